@@ -1,0 +1,203 @@
+"""One optimizer's readings, from the traced step to the host."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vanish.capture.columns import BINS, FLOATS
+from keras_vanish.capture.recorder import NEVER, Recorder, Row
+from keras_vanish.capture.tap import innermost, iterations_variable, tap
+from keras_vanish.topology import LayerInfo, data_flow_ranks, layers_of
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One recorded update.
+
+    Attributes:
+        update: How many updates the optimizer had applied before it.
+        layers: The layers, input side first; their `indices` are rows of the arrays.
+        floats: Float32 array of shape `[variables, len(FLOATS)]`; a row of NaN for a
+            variable without a gradient.
+        counts: Float32 array of shape `[variables, BINS]`, likewise.
+    """
+
+    update: int
+    layers: list[LayerInfo]
+    floats: np.ndarray
+    counts: np.ndarray
+
+
+class Capture:
+    """Taps a model's optimizer and brings what was recorded to the host.
+
+    Args:
+        model: The Keras model.
+        optimizer: The optimizer that trains it.
+        every: Updates from one recorded update to the next, or None: only when armed.
+        slots: How many updates may be recorded before the host looks.
+        xla: Whether the train step is compiled by XLA.
+    """
+
+    def __init__(
+        self, model: Any, optimizer: Any, every: int | None, slots: int, xla: bool
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._every = every or NEVER
+        self._slots = slots
+        self._xla = xla
+        self._recorder: Recorder | None = None
+        self._ids: list[int] = []
+        self._variables: list[Any] = []
+        self._missing: list[Any] = []
+        self._layers: list[LayerInfo] = []
+        self._seen = 0
+        self._calls = 0
+        self._look_at = math.inf
+
+    def wrap(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A train step that does what `step` does, with the optimizer tapped.
+
+        Args:
+            step: Takes a batch as its first argument, as `model.train_step` does.
+        """
+
+        def tapped_step(*args: Any, **kwargs: Any) -> Any:
+            with self.open():
+                outputs = step(*args, **kwargs)
+            if self._variables and not self._layers:
+                self._layers = self._order(_traced_forward_pass(self._model, args))
+            return outputs
+
+        return tapped_step
+
+    def open(self) -> contextlib.AbstractContextManager[None]:
+        """Within this context, what the optimizer applies is recorded."""
+        return tap(self._optimizer, self._recorder_for)
+
+    def _recorder_for(self, variables: list[Any], missing: list[Any]) -> Recorder | None:
+        ids = [id(variable) for variable in variables]
+        if self._recorder is None:
+            self._ids, self._variables, self._missing = ids, variables, missing
+            self._recorder = Recorder(
+                shapes=[variable.shape for variable in variables],
+                dtypes=[tf.as_dtype(variable.dtype) for variable in variables],
+                every=self._every,
+                first=0 if self._look_at < math.inf else NEVER,
+                slots=self._slots,
+                xla=self._xla,
+            )
+            graph = _forward_graph()
+            if graph is not None:
+                self._layers = self._order(graph)
+        elif ids != self._ids:
+            warnings.warn(
+                "GradientMonitor shows the variables that the optimizer was first given in a "
+                f"train step. Received: a second call of `apply` with {len(ids)} variables, "
+                "which is not monitored.",
+                stacklevel=2,
+            )
+            return None
+        return self._recorder
+
+    def _order(self, graph: Any) -> list[LayerInfo]:
+        variables = self._variables + self._missing
+        ranks = [0.0] * len(variables)
+        if graph is not None:
+            handles = [getattr(variable, "value", variable).handle for variable in variables]
+            ranks = data_flow_ranks(graph, handles)
+        return layers_of(self._model, variables, ranks)
+
+    @property
+    def traced(self) -> bool:
+        """Whether a train step has passed through the tap."""
+        return self._recorder is not None
+
+    def arm(self) -> None:
+        """Makes the next update a recorded one."""
+        if self._recorder is not None:
+            self._recorder.arm()
+        self._look_at = self._calls + 1
+
+    def updates(self) -> int:
+        """How many updates the optimizer has applied; waits for the device."""
+        return self._applied() // self._accumulated()
+
+    def _applied(self) -> int:
+        return int(iterations_variable(innermost(self._optimizer)).numpy())
+
+    def _accumulated(self) -> int:
+        return innermost(self._optimizer).gradient_accumulation_steps or 1
+
+    def count(self, steps: int) -> bool:
+        """Counts train steps that the host started; whether it is time to look."""
+        self._calls += steps
+        return self._calls >= self._look_at
+
+    def look(self) -> list[Captured]:
+        """What has been recorded since the last look, oldest first; waits for the device."""
+        if self._recorder is None:
+            self._look_at = self._calls + 1
+            return []
+        if not self._layers:
+            self._layers = self._order(None)
+        written = self._recorder.written()
+        fresh = min(written - self._seen, self._slots)
+        rows = self._recorder.read(fresh) if fresh else []
+        self._seen = written
+        self._look_at = self._next_look(rows)
+        return [self._captured(row) for row in rows]
+
+    def _next_look(self, rows: Sequence[Row]) -> float:
+        if self._every == NEVER:
+            return math.inf if rows else self._calls + 1
+        # Steps that a loss scaler skips, and steps that apply more than once, make this
+        # estimate early or late: an early look finds nothing and estimates anew.
+        assert self._recorder is not None
+        due = rows[-1].update + self._every if rows else self._recorder.due_at()
+        return self._calls + max(1, (due + 1) * self._accumulated() - self._applied())
+
+    def _captured(self, row: Row) -> Captured:
+        missing = len(self._missing)
+        nothing = np.full((missing, len(FLOATS)), np.nan, np.float32)
+        uncounted = np.full((missing, BINS), np.nan, np.float32)
+        return Captured(
+            update=row.update,
+            layers=self._layers,
+            floats=np.concatenate([row.floats, nothing]),
+            counts=np.concatenate([row.counts, uncounted]),
+        )
+
+
+def _forward_graph() -> Any:
+    """The graph in which the forward pass is being traced; None in eager execution."""
+    if tf.executing_eagerly():
+        return None
+    graph = tf.compat.v1.get_default_graph()
+    # A loss-scale optimizer applies within the branch of a `tf.cond`.
+    while "Branch" in type(graph).__name__ or "While" in type(graph).__name__:
+        graph = graph.outer_graph
+    return graph
+
+
+def _traced_forward_pass(model: Any, batch: Sequence[Any]) -> Any:
+    """The graph of `model(x)`, traced and not run; None where it cannot be traced."""
+    x = keras.utils.unpack_x_y_sample_weight(batch[0])[0] if batch else None
+    try:
+        traced = tf.function(lambda inputs: model(inputs)).get_concrete_function(x)
+    except Exception:
+        return None
+    finally:
+        # Losses that layers added while tracing belong to no step.
+        model._clear_losses()
+    return traced.graph

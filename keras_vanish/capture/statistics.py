@@ -1,0 +1,242 @@
+"""Gradients become fixed-width rows of numbers, inside the compiled train step.
+
+Everything here must compile under XLA: no dynamic shapes, no `tf.summary`, no
+`tf.histogram_fixed_width`.
+
+Many tiny operations, not arithmetic, are what costs time on a small model. So
+tensors of one shape are stacked, and every reduction runs once a shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vanish.capture.columns import BINS, ZERO_BIN
+
+# A sum of squares of float32 below this is inexact: squares of entries under
+# about 1e-19 are no longer normal numbers.
+_SMALLEST_EXACT_MEAN_SQUARE = 1e-30
+
+# Stacking copies. Above this size the copy costs more than the operations it saves.
+_LARGEST_STACKED_SIZE = 1 << 16
+
+# The smallest and the largest sample of a variable, and its share of the entries.
+_HISTOGRAM_SAMPLE = (1024, 16384, 16)
+_UPDATE_SAMPLE = (16384, 32768, 16)
+
+# Rows of a dot product longer than this lose digits: XLA adds up in one register.
+_LONGEST_DOT = 4096
+
+
+def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
+    """The distance between sampled entries of a tensor in storage order.
+
+    A distance that shares a factor with the length of an axis would visit only some of
+    its positions: a dead unit would be seen always or never.
+    """
+    size = math.prod(shape)
+    smallest, largest, share = sample
+    wanted = max(1, min(size, max(smallest, min(largest, size // share))))
+    step = max(1, size // wanted)
+    while step > 1 and any(math.gcd(step, axis) > 1 for axis in shape):
+        step += 1
+    return step
+
+
+def histogram_stride(shape: Sequence[int]) -> int:
+    """The distance between the entries that a variable's histogram counts."""
+    return _stride(shape, _HISTOGRAM_SAMPLE)
+
+
+def update_stride(shape: Sequence[int]) -> int:
+    """The distance between the entries on which weights and updates are measured."""
+    return _stride(shape, _UPDATE_SAMPLE)
+
+
+def computing_dtype(dtype: tf.DType) -> tf.DType:
+    """Statistics of half-precision tensors are computed in float32."""
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+class Packing:
+    """Which of a list of tensors are stacked into one, by shape and dtype.
+
+    Args:
+        shapes: Fully known shapes of the tensors, in order.
+        dtypes: Their dtypes, in the same order.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]], dtypes: Sequence[tf.DType]) -> None:
+        self.shapes = [tuple(shape) for shape in shapes]
+        groups: dict[object, list[int]] = {}
+        for i, (shape, dtype) in enumerate(zip(self.shapes, dtypes)):
+            stacked = math.prod(shape) <= _LARGEST_STACKED_SIZE
+            groups.setdefault((shape, dtype) if stacked else i, []).append(i)
+        self.groups = list(groups.values())
+        self.group_shapes = [self.shapes[group[0]] for group in self.groups]
+        order = [i for group in self.groups for i in group]
+        self._inverse = [order.index(i) for i in range(len(order))]
+
+    def pack(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """One tensor of shape `[members, entries]` a group, in the computing dtype."""
+        packed = []
+        for group in self.groups:
+            first = tensors[group[0]]
+            stacked = first if len(group) == 1 else tf.stack([tensors[i] for i in group])
+            flat = tf.reshape(stacked, [len(group), -1])
+            packed.append(tf.cast(flat, computing_dtype(first.dtype)))
+        return packed
+
+    def sample(
+        self, packed: Sequence[tf.Tensor], stride: Callable[[Sequence[int]], int]
+    ) -> list[tf.Tensor]:
+        """Evenly spaced entries of each member: every `stride(shape)`th, a tensor a group."""
+        return [
+            x if stride(shape) == 1 else x[:, :: stride(shape)]
+            for shape, x in zip(self.group_shapes, packed)
+        ]
+
+    def sampled(self, stride: Callable[[Sequence[int]], int]) -> list[tuple[int, int]]:
+        """The shapes of what `sample` gives."""
+        return [
+            (len(group), -(-math.prod(shape) // stride(shape)))
+            for group, shape in zip(self.groups, self.group_shapes)
+        ]
+
+    def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Rows of all groups, `[members, ...]` each, in the order of the tensors."""
+        joined = rows[0] if len(rows) == 1 else tf.concat(rows, 0)
+        if self._inverse == list(range(len(self._inverse))):
+            return joined
+        return tf.gather(joined, self._inverse)
+
+
+def sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
+    """`sum(x**2, axis=1)` with no temporary of the size of a large `x`.
+
+    On a CPU, XLA's compiler materialises the squares; dot products are twice as fast
+    there, and on one long row five times slower than `tf.nn.l2_loss` elsewhere.
+    """
+    if xla and tf.config.list_logical_devices("GPU"):
+        return tf.reduce_sum(tf.square(x), 1)
+    members, entries = x.shape
+    if members == 1 and not xla:
+        return (2 * tf.nn.l2_loss(x))[tf.newaxis]
+    length = max(d for d in range(1, min(entries, _LONGEST_DOT) + 1) if entries % d == 0)
+    rows = tf.reshape(x, [members * (entries // length), 1, length])
+    squares = tf.matmul(rows, rows, transpose_b=True)
+    return tf.reduce_sum(tf.reshape(squares, [members, entries // length]), 1)
+
+
+def _careful(x: tf.Tensor) -> tf.Tensor:
+    """Moments over the finite entries, free of overflow and underflow: `[k, MOMENTS]`."""
+    dtype = x.dtype
+    nan = tf.math.is_nan(x)
+    inf = tf.math.is_inf(x)
+    finite = tf.logical_not(tf.logical_or(nan, inf))
+    safe = tf.where(finite, x, tf.zeros_like(x))
+    count = tf.reduce_sum(tf.cast(finite, dtype), 1)
+    largest = tf.reduce_max(tf.abs(safe), 1)
+    scale = tf.where(largest > 0, largest, tf.ones_like(largest))
+    scaled = safe / scale[:, tf.newaxis]
+    moments = [
+        scale * tf.sqrt(tf.reduce_sum(scaled * scaled, 1) / count),
+        scale * (tf.reduce_sum(scaled, 1) / count),
+        tf.reduce_min(tf.where(finite, x, tf.fill(tf.shape(x), dtype.max)), 1),
+        tf.reduce_max(tf.where(finite, x, tf.fill(tf.shape(x), dtype.min)), 1),
+    ]
+    missing = tf.fill(tf.shape(count), tf.constant(math.nan, dtype))
+    moments = [tf.where(count > 0, moment, missing) for moment in moments]
+    counts = [tf.reduce_sum(tf.cast(nan, dtype), 1), tf.reduce_sum(tf.cast(inf, dtype), 1)]
+    return tf.cast(tf.stack(moments + counts, 1), tf.float32)
+
+
+def moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+    """The moments of gradients, exact over all their entries.
+
+    Args:
+        packed: Tensors of shape `[members, entries]`, float32 or float64.
+        xla: Whether the graph is going to be compiled by XLA.
+
+    Returns:
+        A float32 tensor of shape `[members, len(MOMENTS)]` for each. RMS, mean,
+        minimum and maximum are over the finite entries, and NaN if there is none.
+    """
+    mean_squares = [sum_of_squares(x, xla) / x.shape[1] for x in packed]
+    smallest = [tf.reduce_min(x, 1) for x in packed]
+    largest = [tf.reduce_max(x, 1) for x in packed]
+    # A sum of squares is finite only if every entry is. The careful formulas cost
+    # several more passes over the gradients, and are needed on sick models only.
+    holds = tf.reduce_all(
+        tf.concat([_exact(*each) for each in zip(mean_squares, smallest, largest)], 0)
+    )
+
+    def fast() -> list[tf.Tensor]:
+        rows = []
+        for x, square, low, high in zip(packed, mean_squares, smallest, largest):
+            none = tf.zeros_like(square)
+            mean = tf.reduce_sum(x, 1) / x.shape[1]
+            columns = [tf.sqrt(square), mean, low, high, none, none]
+            rows.append(tf.cast(tf.stack(columns, 1), tf.float32))
+        return rows
+
+    return tf.cond(holds, fast, lambda: [_careful(x) for x in packed])
+
+
+def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    """Whether a mean square lost nothing to overflow or underflow."""
+    normal = tf.logical_and(
+        mean_square >= _SMALLEST_EXACT_MEAN_SQUARE, mean_square < tf.float32.max
+    )
+    return tf.logical_or(normal, tf.logical_and(smallest == 0, largest == 0))
+
+
+def root_mean_squares(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+    """The RMS of each member: a float32 tensor of shape `[members]` for each tensor.
+
+    Unlike `moments`, it is NaN or Inf where an entry is not finite.
+    """
+    rows = []
+    for x in packed:
+        # Scaling by the largest entry keeps the squares within float range.
+        largest = tf.reduce_max(tf.abs(x), 1)
+        scale = tf.where(largest > 0, largest, tf.ones_like(largest))
+        squares = sum_of_squares(x / scale[:, tf.newaxis], xla)
+        rows.append(tf.cast(scale * tf.sqrt(squares / x.shape[1]), tf.float32))
+    return rows
+
+
+def exponent_histograms(samples: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Counts of sampled entries by binary exponent.
+
+    Args:
+        samples: Float tensors of shape `[members, entries]`.
+
+    Returns:
+        A float32 tensor of shape `[members, BINS]` for each.
+    """
+    members = [x.shape[0] for x in samples]
+    bits = tf.concat([tf.reshape(_magnitude_bits(x), [-1]) for x in samples], 0)
+    bins = tf.where(bits == 0, ZERO_BIN, tf.bitwise.right_shift(bits, 23))
+    first = BINS * np.arange(sum(members), dtype=np.int32)
+    counts = tf.raw_ops.DenseBincount(
+        input=bins + tf.repeat(first, np.repeat([x.shape[1] for x in samples], members)),
+        size=sum(members) * BINS,
+        weights=tf.zeros([0], tf.int32),
+        binary_output=False,
+    )
+    return tf.split(tf.cast(tf.reshape(counts, [-1, BINS]), tf.float32), members)
+
+
+def _magnitude_bits(x: tf.Tensor) -> tf.Tensor:
+    # Reading the bits, and not comparing with 0.0, tells subnormal numbers from
+    # zeros on machines that flush them.
+    bits = tf.bitwise.bitwise_and(tf.bitcast(tf.cast(x, tf.float32), tf.int32), 0x7FFFFFFF)
+    if x.dtype == tf.float64:
+        # What is too small for float32 is not zero.
+        bits = tf.where(tf.logical_and(bits == 0, x != 0), 1, bits)
+    return bits

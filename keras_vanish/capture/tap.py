@@ -1,0 +1,134 @@
+"""Sees the gradients that a Keras optimizer is given, while a train step is traced."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vanish.capture.recorder import Recorder
+from keras_vanish.capture.replica import repeated
+
+#: Called while a step is traced, once a call of `apply`, with the variables that have a
+#: gradient and those that have none; None leaves that call alone.
+RecorderFor = Callable[[list[Any], list[Any]], "Recorder | None"]
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer that updates the weights, within loss-scaling wrappers.
+
+    A `LossScaleOptimizer` hands it unscaled gradients, and only finite ones.
+    """
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def iterations_variable(optimizer: Any) -> Any:
+    """The `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
+    # `iterations` itself counts updates from Keras 3.6 on, and calls before.
+    counter = getattr(optimizer, "_iterations", None)
+    return (optimizer.iterations if counter is None else counter).value
+
+
+@contextlib.contextmanager
+def tap(optimizer: Any, recorder_for: RecorderFor) -> Iterator[None]:
+    """Records what passes through `optimizer.apply` within the `with` block.
+
+    The optimizer is untouched outside of the block. In a `tf.function` the block
+    need only be open while the function is traced: what it added to the graph stays.
+
+    Args:
+        optimizer: A Keras optimizer.
+        recorder_for: Gives the recorder for the trained variables.
+    """
+    inner = innermost(optimizer)
+    untapped = inner.apply
+
+    def apply(grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
+        _apply_and_record(inner, untapped, list(grads), trainable_variables, recorder_for)
+
+    # Past `__setattr__`, in which Keras tracks what is set.
+    attributes = vars(inner)
+    missing = object()
+    found = attributes.get("apply", missing)
+    attributes["apply"] = apply
+    try:
+        yield
+    finally:
+        if found is missing:
+            del attributes["apply"]
+        else:
+            attributes["apply"] = found
+
+
+def _apply_and_record(
+    optimizer: Any,
+    untapped: Callable[..., Any],
+    grads: list[Any],
+    trainable_variables: Sequence[Any] | None,
+    recorder_for: RecorderFor,
+) -> None:
+    if not optimizer.built and trainable_variables is not None:
+        # As `apply` does; gradient accumulators are there only afterwards.
+        with keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(list(trainable_variables))
+        optimizer.built = True
+    variables = list(trainable_variables or optimizer._trainable_variables)
+    pairs = [
+        (gradient, variable)
+        for gradient, variable in zip(grads, variables)
+        if gradient is not None
+        and 0 not in variable.shape
+        and not getattr(variable, "overwrite_with_gradient", False)
+    ]
+    tapped = {id(variable) for _, variable in pairs}
+    missing = [variable for variable in variables if id(variable) not in tapped]
+    recorder = recorder_for([v for _, v in pairs], missing) if pairs else None
+    if recorder is None:
+        untapped(grads, trainable_variables)
+        return
+
+    gradients, trained = map(list, zip(*pairs))
+    weights = [getattr(variable, "value", variable) for variable in trained]
+    iterations = tf.cast(tf.identity(iterations_variable(optimizer)), tf.int64)
+    steps = optimizer.gradient_accumulation_steps or 1
+    update = iterations // steps
+    due = recorder.due(update)
+    if steps > 1:
+        due = tf.logical_and(due, (iterations + 1) % steps == 0)
+
+    gradients = [_unscaled(g, optimizer.loss_scale_factor) for g in gradients]
+    tf.cond(due, lambda: recorder.keep_weights(weights), lambda: None)
+    if steps > 1:
+        accumulated = [
+            tf.identity(optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value)
+            for v in trained
+        ]
+        gradients = [
+            (tf.convert_to_tensor(g) + a) / tf.cast(steps, a.dtype)
+            for g, a in zip(gradients, accumulated)
+        ]
+
+    untapped(grads, trainable_variables)
+
+    def write() -> None:
+        seen = repeated(gradients) if recorder.xla else gradients
+        # Only recorded steps pay for making a sparse gradient dense.
+        dense = [tf.convert_to_tensor(gradient) for gradient in seen]
+        clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
+        clipped = optimizer._clip_gradients(dense) if clips else None
+        recorder.write(update, dense, clipped, weights)
+
+    tf.cond(due, write, lambda: None)
+
+
+def _unscaled(gradient: Any, factor: float | None) -> Any:
+    if factor is None:
+        return gradient
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values / factor, gradient.indices, gradient.dense_shape)
+    return gradient / factor

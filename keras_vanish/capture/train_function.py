@@ -1,0 +1,116 @@
+"""Stands in for `model.train_function` for the length of one `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+
+class TrainFunction:
+    """A model's train function, rebuilt around a wrapped train step.
+
+    Keras keeps the traced step in `model.train_function` and rebuilds it when asked,
+    so nothing else of the model is touched. It is only ever called by a `fit` that the
+    monitor takes part in: a call that was not announced with `expect` is that of a later
+    `fit`, after one that ended with an exception. Then the model gets back its own
+    function, and the call goes there.
+
+    Args:
+        model: A compiled Keras model that has a train function.
+        wrap: Gives the step to trace for a step such as `model.train_step`.
+        after: Called after each call that went well, outside of the graph.
+        removed: Called when the model has its own function back.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+        after: Callable[[], None],
+        removed: Callable[[], None],
+    ) -> None:
+        self._model = model
+        self._after = after
+        self._removed = removed
+        self._active = False
+        self._expected = False
+        self._used = False
+        self.found = model.train_function
+        # Another monitor in the same `fit`: its step is wrapped in turn.
+        self._beneath = self.found if isinstance(self.found, TrainFunction) else None
+        self._step: Callable[..., Any] = wrap(
+            self._beneath._step if self._beneath else model.train_step
+        )
+        try:
+            with self._step_in_place():
+                model.make_train_function(force=True)
+            self._function = model.train_function
+        finally:
+            model.train_function = self.found
+
+    @contextlib.contextmanager
+    def _step_in_place(self) -> Iterator[None]:
+        """Keras looks up `model.train_step` here or, before 3.6, when it is traced."""
+        # Past `__setattr__`, in which Keras tracks what is set.
+        attributes = vars(self._model)
+        missing = object()
+        own = attributes.get("train_step", missing)
+        attributes["train_step"] = self._step
+        try:
+            yield
+        finally:
+            if own is missing:
+                del attributes["train_step"]
+            else:
+                attributes["train_step"] = own
+
+    def install(self) -> None:
+        """Takes the place of the model's train function."""
+        self._active, self._used = True, False
+        self._model.train_function = self
+
+    def remove(self) -> None:
+        """Gives the model back the function that was found."""
+        self._active = False
+        function = self._model.train_function
+        while isinstance(function, TrainFunction) and not function._active:
+            function = function.found
+        self._model.train_function = function
+        self._removed()
+
+    def expect(self) -> None:
+        """Announces a call."""
+        self._expected = self._used = True
+
+    def __call__(self, iterator: Any) -> Any:
+        if not self._expected:
+            self.remove()
+            return self._model.train_function(iterator)
+        self._expected = False
+        try:
+            with self._step_in_place():
+                outputs = self._function(iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            raise  # The data have come to their end: no failure.
+        except BaseException:
+            self.remove()
+            raise
+        self._called()
+        return outputs
+
+    def _called(self) -> None:
+        if self._beneath is not None and self._beneath._active:
+            self._beneath._called()
+        if self._active:
+            self._after()
+
+
+def discard_leftover(model: Any) -> None:
+    """Removes train functions that a `fit` left behind which ended with an exception."""
+    function = model.train_function
+    while isinstance(function, TrainFunction) and function._used:
+        function.remove()
+        function = model.train_function

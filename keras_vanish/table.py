@@ -1,0 +1,207 @@
+"""A history as a table that a person can read in a terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keras_vanish.diagnosis import Diagnosis
+
+_MISSING = "–"
+
+# Of more layers than this, only the outermost and the blamed ones are shown.
+_MOST_LAYERS = 60
+_OUTERMOST = 20
+
+# One cell of the bar is one decade.
+_BAR_DECADES = 8
+
+_STYLES = {
+    "healthy": "green",
+    "vanishing": "red",
+    "exploding": "red",
+    "nonfinite": "red",
+    "unknown": "yellow",
+}
+
+
+def render(
+    history: Sequence[Diagnosis],
+    verdict: str,
+    title: str | None = None,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """The verdict, the layers at the last recorded step, and the advice.
+
+    Args:
+        history: One diagnosis a recorded step, oldest first; may be empty.
+        verdict: The run's verdict so far.
+        title: A heading, such as the run's name.
+        width: Columns to fill; by default those of the terminal, or 80.
+        color: Whether to colour the text with ANSI codes.
+
+    Returns:
+        Lines of text, each ended by a newline.
+    """
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=width,
+        color_system="standard" if color else None,
+        force_jupyter=False,
+        legacy_windows=False,
+        highlight=False,
+    )
+    if title is not None:
+        console.print(Text(_clean(title), style="bold"))
+    if not history:
+        console.print(
+            Text(
+                "Nothing has been recorded. Train for longer, or record more often: "
+                "GradientMonitor(update_freq=1) records every update."
+            )
+        )
+        return _stripped(buffer)
+    last = history[-1]
+    # The last reading that says what the run's verdict says can explain it.
+    agreeing = [diagnosis for diagnosis in history if diagnosis.verdict == verdict]
+    spokesman = agreeing[-1] if agreeing else last
+    console.print(_headline(verdict, spokesman, last))
+    console.print(_layer_table(last))
+    console.print(Text(_figures(history)))
+    if spokesman.advice:
+        console.print(Text("\nWhat to try:", style="bold"))
+        for number, advice in enumerate(spokesman.advice, 1):
+            line = Table.grid(padding=(0, 1))
+            line.add_row(Text(f"{number}."), Text(advice))
+            console.print(line)
+    return _stripped(buffer)
+
+
+def _headline(verdict: str, spokesman: Diagnosis, last: Diagnosis) -> Text:
+    text = Text.assemble((verdict.capitalize(), f"bold {_STYLES.get(verdict, '')}"), ". ")
+    if spokesman.verdict == verdict:
+        text.append(_clean(spokesman.sentence()))
+    else:
+        text.append("The readings so far are too few, or do not agree.")
+    if last.verdict != verdict:
+        text.append(f" The last reading by itself is {last.verdict}: {_clean(last.sentence())}")
+    return text
+
+
+def _layer_table(diagnosis: Diagnosis) -> Table:
+    layers = diagnosis.reading.layers
+    blamed = [layer.name in diagnosis.blame for layer in layers]
+    with_nonfinite = any(layer.nonfinite_count > 0 for layer in layers)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("gradient\nRMS", justify="right", no_wrap=True)
+    table.add_column("log10 of RMS /\nlargest RMS", no_wrap=True)
+    table.add_column("update\nratio", justify="right", no_wrap=True)
+    table.add_column("zeros", justify="right", no_wrap=True)
+    if with_nonfinite:
+        table.add_column("NaN/Inf", justify="right", no_wrap=True)
+    largest = max(
+        (layer.gradient_rms for layer in layers if math.isfinite(layer.gradient_rms)), default=0.0
+    )
+    for shown in _shown(blamed):
+        if isinstance(shown, str):
+            table.add_row("", "", Text(shown, style="dim"))
+            continue
+        layer = layers[shown]
+        cells = [
+            "!" if blamed[shown] else "",
+            str(layer.depth),
+            _clean(layer.name),
+            _count(layer.size),
+            _number(layer.gradient_rms),
+            _bar(layer.gradient_rms, largest),
+            _number(layer.update_ratio),
+            _percent(layer.zero_fraction),
+        ]
+        if with_nonfinite:
+            cells.append(_count(layer.nonfinite_count))
+        table.add_row(*map(Text, cells), style="red" if blamed[shown] else None)
+    return table
+
+
+def _shown(blamed: Sequence[bool]) -> Iterator[int | str]:
+    """Indices of the layers to show, and words for each gap between them."""
+    hidden = 0
+    for index, guilty in enumerate(blamed):
+        outermost = index < _OUTERMOST or index >= len(blamed) - _OUTERMOST
+        if len(blamed) > _MOST_LAYERS and not outermost and not guilty:
+            hidden += 1
+            continue
+        if hidden:
+            yield f"… {hidden} {'layer' if hidden == 1 else 'layers'} not shown"
+            hidden = 0
+        yield index
+
+
+def _figures(history: Sequence[Diagnosis]) -> str:
+    first, last = history[0], history[-1]
+    steps = "1 step" if len(history) == 1 else f"{len(history)} steps"
+    span = f"{first.step}" if len(history) == 1 else f"{first.step} to {last.step}"
+    model = last.reading.model
+    return (
+        f"Recorded {steps}: {span}. "
+        f"Vanishing score {_score(first.vanishing_score)} → {_score(last.vanishing_score)}, "
+        f"exploding score {_score(first.exploding_score)} → {_score(last.exploding_score)}. "
+        f"Global norm {_number(model.gradient_norm)}, after clipping "
+        f"{_number(model.gradient_norm_after_clipping)}."
+    )
+
+
+def _stripped(buffer: io.StringIO) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+
+
+def _clean(text: str) -> str:
+    """Names may hold anything: control characters would reach the terminal."""
+    return "".join(c for c in text if c.isprintable())
+
+
+def _number(value: float) -> str:
+    return _MISSING if math.isnan(value) else "0" if value == 0 else f"{value:.1e}"
+
+
+def _score(value: float) -> str:
+    return _MISSING if math.isnan(value) else f"{value:.2f}"
+
+
+def _percent(value: float) -> str:
+    if math.isnan(value):
+        return _MISSING
+    return "<1%" if 0 < value < 0.005 else f"{100 * value:.0f}%"
+
+
+def _count(value: float) -> str:
+    if math.isnan(value):
+        return _MISSING
+    if value < 1e4:
+        return f"{value:.0f}"
+    unit, name = next(pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= pair[0])
+    return f"{value / unit:.1f}{name}"
+
+
+def _bar(value: float, largest: float) -> str:
+    """log10 of the value relative to the largest, as a bar that loses a cell a decade."""
+    if math.isnan(value):
+        return _MISSING
+    if not math.isfinite(value) or not 0 < value <= largest:
+        return ""
+    decades = math.log10(value) - math.log10(largest)
+    halves = max(0, round(2 * (_BAR_DECADES + decades)))
+    bar = "█" * (halves // 2) + "▌" * (halves % 2)
+    return f"{bar:<{_BAR_DECADES}} {decades:>5.1f}"

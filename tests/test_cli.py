@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keras_vanish.cli import main
+from keras_vanish.diagnosis import diagnose
+from keras_vanish.events import EventWriter
+from keras_vanish.reading import Reading
+from keras_vanish.table import render
+
+MakeReading = Callable[..., Reading]
+
+
+def write(log_dir: Path, *readings: Reading) -> None:
+    writer = EventWriter(log_dir)
+    for reading in readings:
+        writer.write(diagnose(reading), (), "healthy")
+    writer.close()
+
+
+@pytest.fixture
+def logs(tmp_path: Path, make_reading: MakeReading) -> Path:
+    write(tmp_path / "a", *(make_reading(step=step, rms=[1, 1]) for step in range(3)))
+    write(tmp_path / "b", *(make_reading(step=step, rms=[1e-9, 1e-8, 1, 1]) for step in range(3)))
+    return tmp_path
+
+
+def test_report(logs: Path, make_reading: MakeReading, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(logs)]) == 0
+    output = capsys.readouterr()
+    healthy = [diagnose(make_reading(step=step, rms=[1, 1])) for step in range(3)]
+    sick = [diagnose(make_reading(step=step, rms=[1e-9, 1e-8, 1, 1])) for step in range(3)]
+    expected = [
+        render(healthy, "healthy", title="a"),
+        render(sick, "vanishing", title="b"),
+    ]
+    assert output.out == "".join(text + "\n" for text in expected)
+    assert output.err == ""
+
+
+def test_report_of_one_run(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(logs / "a")]) == 0
+    assert capsys.readouterr().out.startswith(".\nHealthy. ")
+
+
+def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("keras-vanish: There is no such folder. Received: ")
+    assert output.out == ""
+
+
+def test_a_damaged_run_does_not_hide_the_others(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = (logs / "a" / "gradients").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert main(["report", str(logs)]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("keras-vanish: The event file cannot be read: the checksum")
+    assert output.out.startswith("b\nVanishing. ")
+
+
+def test_color_on_a_terminal_only(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    main(["report", str(logs)])
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["report", str(logs)])
+    assert "\x1b[1;31mVanishing" in capsys.readouterr().out
+
+
+def test_a_terminal_that_lacks_characters(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
+    assert main(["report", str(logs)]) == 0
+    sys.stdout.flush()
+    assert b"Vanishing score 0.00 ? 0.00" in buffer.getvalue()
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2.3 of {name}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == "keras-vanish 1.2.3 of keras-vanish\n"
+
+
+def test_version_of_a_source_tree(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == "keras-vanish (not installed)\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["report"], ["nonsense"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: keras-vanish" in capsys.readouterr().err
+
+
+def test_the_command_does_not_import_tensorflow(logs: Path) -> None:
+    code = (
+        "import sys; from keras_vanish.cli import main; "
+        f"status = main(['report', {str(logs)!r}]); "
+        "print(status, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code], capture_output=True, text=True, encoding="utf8"
+    )
+    assert done.stdout.splitlines()[-1:] == ["0 False False"], done.stderr

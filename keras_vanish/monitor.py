@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_vanish.capture.capture import Capture, Captured
-from keras_vanish.capture.train_function import TrainFunction, discard_leftover
+from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
 from keras_vanish.events import EventWriter, Histogram
 from keras_vanish.reading import from_rows
@@ -111,14 +111,29 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
-        discard_leftover(model)
+        clear_leftover(model)
         watched = (id(model), id(model.optimizer), id(model.train_function))
         if self._function is None or self._watched != watched:
             # A compiled model keeps its train function, and so its traced step can be
             # used again by the next `fit`.
-            self._capture = self._new_capture(model, model.optimizer, bool(model.jit_compile))
+            xla = bool(model.jit_compile) and not model.run_eagerly
+            # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
+            # function runs on the steps that are not recorded, if the host can choose.
+            self._capture = Capture(
+                model,
+                model.optimizer,
+                self._every,
+                # A train function that runs several steps records several before it returns.
+                slots=1 + self._steps_per_call() // (self._every or self._steps_per_call()),
+                xla=xla,
+                always=xla and self._steps_per_call() == 1,
+            )
             self._function = TrainFunction(
-                model, self._capture.wrap, self._after_call, self._close_writer
+                model,
+                wrap=self._capture.wrap,
+                wanted=self._capture.wanted,
+                after=self._after_call,
+                removed=self._close_writer,
             )
             self._watched = watched
         self._begin(model.optimizer)
@@ -191,7 +206,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        self._capture = self._new_capture(model, optimizer, xla=False)
+        self._capture = Capture(model, optimizer, self._every, slots=2)
         self._function = self._watched = None
         self._begin(optimizer)
         try:
@@ -223,12 +238,6 @@ class GradientMonitor(keras.callbacks.Callback):
             width: Characters a line; by default those of the terminal, or 80.
         """
         return render(self.history, self.verdict, width=width)
-
-    def _new_capture(self, model: Any, optimizer: Any, xla: bool) -> Capture:
-        # A train function that runs several steps records several before it returns.
-        steps = self._steps_per_call()
-        slots = 1 if self._every is None else -(-steps // self._every)
-        return Capture(model, optimizer, self._every, max(2, slots), xla)
 
     def _begin(self, optimizer: Any) -> None:
         assert self._capture is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -144,9 +145,23 @@ class Reading:
         )
 
     @property
+    def global_norm(self) -> float:
+        """Euclidean norm of the finite entries of all gradients, before clipping."""
+        return self._norm("gradient_norm")
+
+    @property
+    def global_norm_after_clipping(self) -> float:
+        """The same after the optimizer's own clipping."""
+        return self._norm("gradient_norm_after_clipping")
+
+    def _norm(self, name: str) -> float:
+        norms = [norm for norm in self.table[:, COLUMNS.index(name)].tolist() if norm == norm]
+        return math.hypot(*norms) if norms else math.nan
+
+    @property
     def model(self) -> Statistics:
         """The statistics of all layers together."""
-        return combine(Statistics(*row) for row in self.table.tolist())
+        return Statistics(*_combined(self.table, [0])[0].tolist())
 
 
 def from_rows(
@@ -166,13 +181,11 @@ def from_rows(
         counts: Array of shape `[variables, BINS]`. A variable that has no gradient
             has a row of NaN here and in `floats`.
     """
-    table = np.empty((len(layers), len(COLUMNS)))
-    for place, layer in enumerate(layers):
-        parts = [
-            _variable_statistics(size, floats[index], counts[index])
-            for index, size in zip(layer.indices, layer.sizes)
-        ]
-        table[place] = astuple(combine(parts))
+    order = [index for layer in layers for index in layer.indices]
+    sizes = np.array([size for layer in layers for size in layer.sizes], np.float64)
+    lengths = [len(layer.indices) for layer in layers]
+    starts = [sum(lengths[:place]) for place in range(len(layers))]
+    table = _combined(_variables(sizes, floats[order], counts[order]), starts)
     return Reading(
         step=step,
         wall_time=wall_time,
@@ -182,81 +195,93 @@ def from_rows(
     )
 
 
-def _variable_statistics(
-    size: int, floats: npt.NDArray[np.float32], counts: npt.NDArray[np.float32]
-) -> Statistics:
-    row = dict(zip(FLOATS, floats.tolist()))
-    sampled = float(counts.sum())
-    shares = counts / sampled if sampled > 0 else np.full_like(counts, math.nan)
-    finite = size - row["nan_count"] - row["inf_count"]
-    return Statistics(
-        size=float(size),
-        gradient_rms=row["rms"],
-        gradient_norm=row["rms"] * math.sqrt(finite) if finite > 0 else math.nan,
-        gradient_norm_after_clipping=row["rms_after_clipping"] * math.sqrt(size),
-        gradient_mean=row["mean"],
-        gradient_min=row["min"],
-        gradient_max=row["max"],
-        zero_fraction=float(shares[ZERO_BIN]),
-        float16_underflow=float(shares[:FLOAT16_FIRST_BIN].sum()),
-        bfloat16_underflow=float(shares[:BFLOAT16_FIRST_BIN].sum()),
-        nan_count=row["nan_count"],
-        inf_count=row["inf_count"],
-        weight_rms=row["weight_rms"],
-        update_rms=row["update_rms"],
-    )
-
-
 def combine(parts: Iterable[Statistics]) -> Statistics:
     """The statistics of several sets of variables taken together.
 
     Sets without a gradient are left out; if none has one, all is NaN but the size.
     """
-    every = list(parts)
-    known = [part for part in every if not math.isnan(part.nan_count)]
-    # A part without a gradient must not weigh on what is known of the others.
-    size = sum(part.size for part in known or every)
-    if not known:
-        return Statistics(size, *[math.nan] * (len(COLUMNS) - 1))
-    sizes = np.array([part.size for part in known])
-    nonfinite = np.array([part.nonfinite_count for part in known])
+    table = np.array([astuple(part) for part in parts], np.float64)
+    return Statistics(*_combined(table, [0])[0].tolist())
 
-    def column(name: str) -> npt.NDArray[np.float64]:
-        return np.array([getattr(part, name) for part in known], np.float64)
 
-    def rms(name: str) -> float:
-        # The largest is taken out, so that squares stay within range.
-        values = column(name)
-        largest = float(values.max())
-        if not 0 < largest < math.inf:
-            return largest
-        return largest * math.sqrt(float(((values / largest) ** 2 * sizes).sum() / sizes.sum()))
+def _variables(
+    sizes: npt.NDArray[np.float64],
+    floats: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float64]:
+    """One row of `COLUMNS` a variable."""
+    row = dict(zip(FLOATS, floats.T.astype(np.float64)))
+    finite = sizes - row["nan_count"] - row["inf_count"]
+    shares = np.cumsum(counts, 1, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = {
+            "size": sizes,
+            "gradient_rms": row["rms"],
+            "gradient_norm": np.where(finite > 0, row["rms"] * np.sqrt(finite), math.nan),
+            "gradient_norm_after_clipping": row["rms_after_clipping"] * np.sqrt(sizes),
+            "gradient_mean": row["mean"],
+            "gradient_min": row["min"],
+            "gradient_max": row["max"],
+            "zero_fraction": counts[:, ZERO_BIN] / shares[:, -1],
+            "float16_underflow": shares[:, FLOAT16_FIRST_BIN - 1] / shares[:, -1],
+            "bfloat16_underflow": shares[:, BFLOAT16_FIRST_BIN - 1] / shares[:, -1],
+            "nan_count": row["nan_count"],
+            "inf_count": row["inf_count"],
+            "weight_rms": row["weight_rms"],
+            "update_rms": row["update_rms"],
+        }
+    return np.stack([columns[name] for name in COLUMNS], 1)
 
-    def share(name: str) -> float:
-        return float((column(name) * sizes).sum() / sizes.sum())
 
-    seen = sizes - nonfinite
-    some = seen > 0
-    norms = column("gradient_norm")[some]
-    norm = math.hypot(*norms.tolist()) if some.any() else math.nan
-    finite = float(seen.sum())
-    return Statistics(
-        size=size,
-        gradient_rms=norm / math.sqrt(finite) if finite > 0 else math.nan,
-        gradient_norm=norm,
-        gradient_norm_after_clipping=math.hypot(*column("gradient_norm_after_clipping").tolist()),
-        gradient_mean=(
-            float((column("gradient_mean")[some] * seen[some]).sum()) / finite
-            if finite > 0
-            else math.nan
-        ),
-        gradient_min=float(column("gradient_min")[some].min()) if some.any() else math.nan,
-        gradient_max=float(column("gradient_max")[some].max()) if some.any() else math.nan,
-        zero_fraction=share("zero_fraction"),
-        float16_underflow=share("float16_underflow"),
-        bfloat16_underflow=share("bfloat16_underflow"),
-        nan_count=float(column("nan_count").sum()),
-        inf_count=float(column("inf_count").sum()),
-        weight_rms=rms("weight_rms"),
-        update_rms=rms("update_rms"),
-    )
+def _combined(table: npt.NDArray[np.float64], starts: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Combines runs of rows, each from one of `starts` to the next, into a row each."""
+    column = dict(zip(COLUMNS, table.T))
+    known = ~np.isnan(column["nan_count"])
+    sizes = np.where(known, column["size"], 0.0)
+    seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
+    total, finite = np.add.reduceat(sizes, starts), np.add.reduceat(seen, starts)
+    lengths = np.diff([*starts, len(table)])
+
+    def share(name: str) -> npt.NDArray[np.float64]:
+        return np.add.reduceat(np.where(known, column[name] * sizes, 0.0), starts) / total
+
+    def count(name: str) -> npt.NDArray[np.float64]:
+        counts = np.add.reduceat(np.where(known, column[name], 0.0), starts)
+        return np.where(total > 0, counts, math.nan)
+
+    def root(values: npt.NDArray[np.float64], weights: Any) -> npt.NDArray[np.float64]:
+        """Root of the weighted sum of squares; the largest is taken out to stay in range."""
+        largest = np.maximum.reduceat(values, starts)
+        scaled = values / np.repeat(largest, lengths)
+        norm = largest * np.sqrt(np.add.reduceat(weights * scaled**2, starts))
+        return np.where((largest > 0) & (largest < math.inf), norm, largest)
+
+    def rms(name: str) -> npt.NDArray[np.float64]:
+        weights = sizes / np.repeat(total, lengths)
+        value = root(np.where(known, column[name], 0.0), weights)
+        return np.where(total > 0, value, math.nan)
+
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norm = root(np.where(seen > 0, column["gradient_norm"], 0.0), 1.0)
+        norm = np.where(finite > 0, norm, math.nan)
+        mean = np.add.reduceat(np.where(seen > 0, column["gradient_mean"] * seen, 0.0), starts)
+        low = np.minimum.reduceat(np.where(seen > 0, column["gradient_min"], math.inf), starts)
+        high = np.maximum.reduceat(np.where(seen > 0, column["gradient_max"], -math.inf), starts)
+        clipped = np.where(known, column["gradient_norm_after_clipping"], 0.0)
+        combined = {
+            "size": np.where(total > 0, total, np.add.reduceat(column["size"], starts)),
+            "gradient_rms": norm / np.sqrt(finite),
+            "gradient_norm": norm,
+            "gradient_norm_after_clipping": np.where(total > 0, root(clipped, 1.0), math.nan),
+            "gradient_mean": mean / finite,
+            "gradient_min": np.where(finite > 0, low, math.nan),
+            "gradient_max": np.where(finite > 0, high, math.nan),
+            "zero_fraction": share("zero_fraction"),
+            "float16_underflow": share("float16_underflow"),
+            "bfloat16_underflow": share("bfloat16_underflow"),
+            "nan_count": count("nan_count"),
+            "inf_count": count("inf_count"),
+            "weight_rms": rms("weight_rms"),
+            "update_rms": rms("update_rms"),
+        }
+    return np.stack([combined[name] for name in COLUMNS], 1)

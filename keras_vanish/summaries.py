@@ -67,18 +67,24 @@ def labels(names: Sequence[str]) -> list[str]:
 def scalars(diagnosis: Diagnosis) -> dict[str, float]:
     """The numbers that TensorBoard plots, by tag; what is missing is left out."""
     reading = diagnosis.reading
-    model = reading.model
     found = {
         "gradients/vanishing_score": diagnosis.vanishing_score,
         "gradients/exploding_score": diagnosis.exploding_score,
-        "gradients/global_norm": model.gradient_norm,
-        "gradients/global_norm_after_clipping": model.gradient_norm_after_clipping,
+        "gradients/global_norm": reading.global_norm,
+        "gradients/global_norm_after_clipping": reading.global_norm_after_clipping,
     }
-    for label, layer in zip(labels(reading.names), reading.layers):
-        found[f"gradient_rms/{label}"] = layer.gradient_rms
-        found[f"update_ratio/{label}"] = layer.update_ratio
-        found[f"zero_fraction/{label}"] = layer.zero_fraction
+    layers = [
+        (layer.gradient_rms, layer.update_ratio, layer.zero_fraction) for layer in reading.layers
+    ]
+    for tags, values in zip(_layer_tags(reading.names), layers):
+        found.update(zip(tags, values))
     return {tag: value for tag, value in found.items() if not math.isnan(value)}
+
+
+@functools.lru_cache(maxsize=8)
+def _layer_tags(names: tuple[str, ...]) -> list[list[str]]:
+    kinds = ("gradient_rms", "update_ratio", "zero_fraction")
+    return [[f"{kind}/{label}" for kind in kinds] for label in labels(names)]
 
 
 def histogram_rows(histogram: Histogram) -> npt.NDArray[np.float64] | None:
@@ -112,10 +118,15 @@ def histogram_rows(histogram: Histogram) -> npt.NDArray[np.float64] | None:
 
 def markdown(diagnosis: Diagnosis, verdict: str) -> str:
     """The diagnosis in plain words, as Markdown."""
-    parts = [f"**{_escaped(diagnosis.sentence())}**", f"The run so far: {_escaped(verdict)}\\."]
+    return _markdown(diagnosis.sentence(), verdict, diagnosis.blame, diagnosis.advice)
+
+
+@functools.lru_cache(maxsize=8)
+def _markdown(sentence: str, verdict: str, blame: tuple[str, ...], advice: tuple[str, ...]) -> str:
+    parts = [f"**{_escaped(sentence)}**", f"The run so far: {_escaped(verdict)}\\."]
     for title, entries, mark in (
-        ("Layers to blame:", diagnosis.blame, "-"),
-        ("What to try:", diagnosis.advice, "1."),
+        ("Layers to blame:", blame, "-"),
+        ("What to try:", advice, "1."),
     ):
         if entries:
             parts += [title, "\n".join(f"{mark} {_escaped(entry)}" for entry in entries)]

@@ -46,16 +46,24 @@ class Capture:
         every: Updates from one recorded update to the next, or None: only when armed.
         slots: How many updates may be recorded before the host looks.
         xla: Whether the train step is compiled by XLA.
+        always: Whether the host runs the tapped step only when `wanted`.
     """
 
     def __init__(
-        self, model: Any, optimizer: Any, every: int | None, slots: int, xla: bool
+        self,
+        model: Any,
+        optimizer: Any,
+        every: int | None,
+        slots: int,
+        xla: bool = False,
+        always: bool = False,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._every = every or NEVER
         self._slots = slots
         self._xla = xla
+        self._always = always
         self._recorder: Recorder | None = None
         self._ids: list[int] = []
         self._variables: list[Any] = []
@@ -96,6 +104,7 @@ class Capture:
                 first=0 if self._look_at < math.inf else NEVER,
                 slots=self._slots,
                 xla=self._xla,
+                always=self._always,
             )
             graph = _forward_graph()
             if graph is not None:
@@ -138,6 +147,10 @@ class Capture:
 
     def _accumulated(self) -> int:
         return innermost(self._optimizer).gradient_accumulation_steps or 1
+
+    def wanted(self) -> bool:
+        """Whether the next call is to run the tapped step."""
+        return not self._always or self._calls + 1 >= self._look_at
 
     def count(self, steps: int) -> bool:
         """Counts train steps that the host started; whether it is time to look."""

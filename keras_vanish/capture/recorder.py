@@ -34,7 +34,10 @@ class Row(NamedTuple):
 
 
 class Recorder:
-    """Writes a row every `every` updates, and lets the host read the last ones.
+    """Writes a row for a recorded update, and lets the host read the last ones.
+
+    An update is recorded in two halves, around the optimizer's own work: gradients are
+    read before it, so that none has to be kept for longer than training keeps it.
 
     Its variables are its own: they are in no model, optimizer or checkpoint.
 
@@ -47,6 +50,8 @@ class Recorder:
         slots: How many rows the buffer holds: as many as may be written before
             the host comes to read.
         xla: Whether the train step is compiled by XLA.
+        always: Whether every step that is traced with this recorder is a recorded one:
+            the host runs another function on the others.
     """
 
     def __init__(
@@ -57,79 +62,83 @@ class Recorder:
         first: int,
         slots: int,
         xla: bool,
+        always: bool,
     ) -> None:
         self.shapes = [tuple(shape) for shape in shapes]
-        self.dtypes = list(dtypes)
         self.slots = slots
         self._every = every
         self.xla = xla
-        self._packing = statistics.Packing(self.shapes, self.dtypes)
-        width = len(self.shapes) * (len(FLOATS) + BINS)
+        self.always = always
+        self._packing = statistics.Packing(self.shapes, dtypes)
+        groups = zip(self._packing.groups, self._packing.sampled(statistics.update_stride))
+        width = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
             self._due_at = _variable(first, tf.int64, [])
             self._written = _variable(0, tf.int64, [])
             self._buffer = _variable(math.nan, tf.float32, [slots, 2 + width])
-            self._before = [
-                _variable(0, statistics.computing_dtype(self.dtypes[group[0]]), shape)
-                for group, shape in zip(
-                    self._packing.groups, self._packing.sampled(statistics.update_stride)
-                )
+            self._updates = _variable(math.nan, tf.float32, [slots, len(self.shapes)])
+            self._weights = [
+                _variable(0, statistics.computing_dtype(dtypes[group[0]]), shape)
+                for group, shape in groups
             ]
 
     def due(self, update: tf.Tensor) -> tf.Tensor:
         """Whether the update with this int64 number is to be recorded: a bool scalar."""
         return update >= self._due_at
 
-    def keep_weights(self, weights: Sequence[tf.Tensor]) -> None:
-        """Keeps a sample of the weights as they are before the update."""
-        packed = self._packing.pack([tf.convert_to_tensor(w) for w in weights])
-        samples = self._packing.sample(packed, statistics.update_stride)
-        for variable, sample in zip(self._before, samples):
-            variable.assign(sample)
-
-    def write(
+    def before(
         self,
         update: tf.Tensor,
         gradients: Sequence[tf.Tensor],
         clipped: Sequence[tf.Tensor] | None,
         weights: Sequence[tf.Tensor],
     ) -> None:
-        """Writes one row, after the update.
+        """Reads the gradients, and keeps a sample of the weights as they are.
 
         Args:
             update: Int64 scalar, the number of the update.
-            gradients: What the update was made from, before clipping.
+            gradients: What the update is going to be made from, before clipping.
             clipped: The same after clipping; None where nothing clips.
-            weights: The trained variables, after the update.
+            weights: The trained variables, in the order of the shapes.
         """
         pack, xla = self._packing, self.xla
         packed = pack.pack(gradients)
-        rows = statistics.moments(packed, xla)
+        moments = statistics.moments(packed, xla)
         if clipped is None:
-            after_clipping = [row[:, 0] for row in rows]
+            after_clipping = [rows[:, 0] for rows in moments]
         else:
             after_clipping = statistics.root_mean_squares(pack.pack(clipped), xla)
+        samples = pack.sample(pack.pack(weights), statistics.update_stride)
+        weight_rms = statistics.root_mean_squares(samples, xla)
         counts = statistics.exponent_histograms(pack.sample(packed, statistics.histogram_stride))
-        before = [tf.convert_to_tensor(variable) for variable in self._before]
-        after = pack.sample(
-            pack.pack([tf.convert_to_tensor(w) for w in weights]), statistics.update_stride
-        )
-        weight_rms = statistics.root_mean_squares(before, xla)
-        update_rms = statistics.root_mean_squares([a - b for a, b in zip(after, before)], xla)
         table = pack.unpack(
             [
-                tf.concat([row, tf.stack(columns, 1), count], 1)
-                for row, count, *columns in zip(
-                    rows, counts, after_clipping, weight_rms, update_rms
-                )
+                tf.concat([rows, tf.stack(columns, 1), count], 1)
+                for rows, count, *columns in zip(moments, counts, after_clipping, weight_rms)
             ]
         )
         head = tf.cast(tf.stack([update // _HALF, update % _HALF]), tf.float32)
-        row = tf.concat([head, tf.reshape(table, [-1])], 0)
-        slot = self._written % self.slots
-        self._buffer.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
+        self._write(self._buffer, tf.concat([head, tf.reshape(table, [-1])], 0))
+        for variable, sample in zip(self._weights, samples):
+            variable.assign(sample)
+
+    def after(self, update: tf.Tensor, weights: Sequence[tf.Tensor]) -> None:
+        """Measures by how much the update changed the weights, and completes the row.
+
+        Args:
+            update: Int64 scalar, the number of the update.
+            weights: The trained variables after the update.
+        """
+        samples = self._packing.sample(self._packing.pack(weights), statistics.update_stride)
+        changes = [after - before for after, before in zip(samples, self._weights)]
+        rms = statistics.root_mean_squares(changes, self.xla)
+        self._write(self._updates, self._packing.unpack(rms))
         self._written.assign_add(1)
         self._due_at.assign(update + self._every if self._every < NEVER else NEVER)
+
+    def _write(self, variable: tf.Variable, row: tf.Tensor) -> None:
+        slot = tf.convert_to_tensor(self._written) % self.slots
+        variable.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
 
     def arm(self) -> None:
         """Makes the next update a recorded one."""
@@ -150,16 +159,17 @@ class Recorder:
             count: At most `slots`: what is older has been written over.
         """
         written = self.written()
-        buffer = self._buffer.numpy()
+        buffer, updates = self._buffer.numpy(), self._updates.numpy()
         rows = []
         for number in range(written - count, written):
             line = buffer[number % self.slots]
             table = line[2:].reshape(len(self.shapes), -1)
+            moments, counts = np.split(table, [len(FLOATS) - 1], 1)
             rows.append(
                 Row(
                     update=int(line[0]) * _HALF + int(line[1]),
-                    floats=table[:, : len(FLOATS)],
-                    counts=table[:, len(FLOATS) :],
+                    floats=np.column_stack([moments, updates[number % self.slots]]),
+                    counts=counts,
                 )
             )
         return rows

@@ -1,10 +1,10 @@
-"""Computes a tensor a second time, so that reading it does not change how XLA compiles it.
+"""Reads tensors so that XLA compiles the computation they come from as if unread.
 
 XLA fuses the last elementwise operations of a gradient into the optimizer's update,
 where a multiplication and an addition become one, rounded once. A tensor that something
 else reads too is rounded and stored first: the weights of a monitored run would then
 differ in the last bit. So the monitor repeats those operations, from inputs that XLA
-stores in any case.
+stores in any case, behind a barrier that keeps the two apart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 # Operations that XLA fuses into what consumes them, and whose inputs are all data.
 # fmt: off
@@ -25,11 +26,16 @@ _ELEMENTWISE = frozenset({
 # fmt: on
 
 
-def repeated(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The same values as `tensors`, computed again in the current graph.
+def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
+    return list(gen_xla_ops.xla_optimization_barrier(input=list(tensors)))
+
+
+def repeated(tensors: Sequence[Any]) -> list[Any]:
+    """The same values as `tensors`, computed again.
 
     Args:
-        tensors: Symbolic tensors of an enclosing graph, such as that around a `tf.cond`.
+        tensors: Symbolic tensors or `IndexedSlices`, in a graph that XLA compiles.
 
     Returns:
         One tensor for each, equal to it bit for bit.
@@ -39,7 +45,8 @@ def repeated(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
     def visit(tensor: tf.Tensor) -> tf.Tensor:
         if id(tensor) not in made:
-            made[id(tensor)] = again(tensor) if tensor.op.type in _ELEMENTWISE else tensor
+            elementwise = tensor.op.type in _ELEMENTWISE
+            made[id(tensor)] = again(tensor) if elementwise else barred([tensor])[0]
         return made[id(tensor)]
 
     def again(tensor: tf.Tensor) -> Any:
@@ -55,4 +62,9 @@ def repeated(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             attrs=attributes,
         ).outputs[tensor.value_index]
 
-    return [visit(tensor) for tensor in tensors]
+    return [
+        tf.IndexedSlices(visit(tensor.values), tensor.indices, tensor.dense_shape)
+        if isinstance(tensor, tf.IndexedSlices)
+        else visit(tensor)
+        for tensor in tensors
+    ]

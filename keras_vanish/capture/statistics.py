@@ -31,6 +31,9 @@ _UPDATE_SAMPLE = (16384, 32768, 16)
 # Rows of a dot product longer than this lose digits: XLA adds up in one register.
 _LONGEST_DOT = 4096
 
+# Below this, the loop over the chunks of a large tensor costs more than its memory.
+_SHORTEST_CHUNK = 1024
+
 
 def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
     """The distance between sampled entries of a tensor in storage order.
@@ -87,7 +90,8 @@ class Packing:
         for group in self.groups:
             first = tensors[group[0]]
             stacked = first if len(group) == 1 else tf.stack([tensors[i] for i in group])
-            flat = tf.reshape(stacked, [len(group), -1])
+            # What comes of a sparse gradient has lost its shape.
+            flat = tf.reshape(stacked, [len(group), math.prod(self.shapes[group[0]])])
             packed.append(tf.cast(flat, computing_dtype(first.dtype)))
         return packed
 
@@ -126,7 +130,7 @@ def sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
     members, entries = x.shape
     if members == 1 and not xla:
         return (2 * tf.nn.l2_loss(x))[tf.newaxis]
-    length = max(d for d in range(1, min(entries, _LONGEST_DOT) + 1) if entries % d == 0)
+    length = _divisor(entries, _LONGEST_DOT)
     rows = tf.reshape(x, [members * (entries // length), 1, length])
     squares = tf.matmul(rows, rows, transpose_b=True)
     return tf.reduce_sum(tf.reshape(squares, [members, entries // length]), 1)
@@ -134,25 +138,63 @@ def sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
 
 def _careful(x: tf.Tensor) -> tf.Tensor:
     """Moments over the finite entries, free of overflow and underflow: `[k, MOMENTS]`."""
+    members, entries = x.shape
+    length = _divisor(entries, _LARGEST_STACKED_SIZE)
+    if members == 1 and _SHORTEST_CHUNK <= length < entries:
+        # In one go, this would need room for several copies of a large gradient.
+        chunks = tf.reshape(x, [entries // length, length])
+        parts = tf.map_fn(
+            lambda chunk: _careful_parts(chunk[tf.newaxis])[0],
+            chunks,
+            parallel_iterations=1,
+            fn_output_signature=tf.TensorSpec([_PARTS], x.dtype),
+        )[tf.newaxis]
+    else:
+        parts = _careful_parts(x)[:, tf.newaxis]
+    count, scale, squares, total, low, high, nan, inf = tf.unstack(parts, axis=2)
+    counts = tf.reduce_sum(count, 1)
+    largest = tf.reduce_max(scale, 1, keepdims=True)
+    share = scale / tf.where(largest > 0, largest, tf.ones_like(largest))
+    moments = [
+        largest[:, 0] * tf.sqrt(tf.reduce_sum(share * share * squares, 1) / counts),
+        largest[:, 0] * (tf.reduce_sum(share * total, 1) / counts),
+        tf.reduce_min(low, 1),
+        tf.reduce_max(high, 1),
+    ]
+    missing = tf.fill(tf.shape(counts), tf.constant(math.nan, x.dtype))
+    moments = [tf.where(counts > 0, moment, missing) for moment in moments]
+    rows = [*moments, tf.reduce_sum(nan, 1), tf.reduce_sum(inf, 1)]
+    return tf.cast(tf.stack(rows, 1), tf.float32)
+
+
+_PARTS = 8
+
+
+def _careful_parts(x: tf.Tensor) -> tf.Tensor:
+    """Of each row: finite entries, largest, sums scaled by it, extremes, NaN and Inf."""
     dtype = x.dtype
     nan = tf.math.is_nan(x)
     inf = tf.math.is_inf(x)
     finite = tf.logical_not(tf.logical_or(nan, inf))
     safe = tf.where(finite, x, tf.zeros_like(x))
-    count = tf.reduce_sum(tf.cast(finite, dtype), 1)
     largest = tf.reduce_max(tf.abs(safe), 1)
-    scale = tf.where(largest > 0, largest, tf.ones_like(largest))
-    scaled = safe / scale[:, tf.newaxis]
-    moments = [
-        scale * tf.sqrt(tf.reduce_sum(scaled * scaled, 1) / count),
-        scale * (tf.reduce_sum(scaled, 1) / count),
+    scaled = safe / tf.where(largest > 0, largest, tf.ones_like(largest))[:, tf.newaxis]
+    parts = [
+        tf.reduce_sum(tf.cast(finite, dtype), 1),
+        largest,
+        tf.reduce_sum(scaled * scaled, 1),
+        tf.reduce_sum(scaled, 1),
         tf.reduce_min(tf.where(finite, x, tf.fill(tf.shape(x), dtype.max)), 1),
         tf.reduce_max(tf.where(finite, x, tf.fill(tf.shape(x), dtype.min)), 1),
+        tf.reduce_sum(tf.cast(nan, dtype), 1),
+        tf.reduce_sum(tf.cast(inf, dtype), 1),
     ]
-    missing = tf.fill(tf.shape(count), tf.constant(math.nan, dtype))
-    moments = [tf.where(count > 0, moment, missing) for moment in moments]
-    counts = [tf.reduce_sum(tf.cast(nan, dtype), 1), tf.reduce_sum(tf.cast(inf, dtype), 1)]
-    return tf.cast(tf.stack(moments + counts, 1), tf.float32)
+    return tf.stack(parts, 1)
+
+
+def _divisor(number: int, largest: int) -> int:
+    """The largest divisor of `number` that is at most `largest`."""
+    return max(d for d in range(1, min(number, largest) + 1) if number % d == 0)
 
 
 def moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
@@ -166,23 +208,39 @@ def moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
         A float32 tensor of shape `[members, len(MOMENTS)]` for each. RMS, mean,
         minimum and maximum are over the finite entries, and NaN if there is none.
     """
-    mean_squares = [sum_of_squares(x, xla) / x.shape[1] for x in packed]
-    smallest = [tf.reduce_min(x, 1) for x in packed]
-    largest = [tf.reduce_max(x, 1) for x in packed]
+    found: dict[int, tf.Tensor] = {}
+    small = [i for i, x in enumerate(packed) if x.shape[1] <= _LARGEST_STACKED_SIZE]
+    # A large gradient is read by itself: its memory is free as soon as it is read.
+    for group in [small, *([i] for i in range(len(packed)) if i not in small)]:
+        if group:
+            found.update(zip(group, _moments([packed[i] for i in group], xla)))
+    return [found[i] for i in range(len(packed))]
+
+
+def _moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+    columns = []
+    for x in packed:
+        square = sum_of_squares(x, xla) / x.shape[1]
+        columns.append(
+            [
+                tf.sqrt(square),
+                tf.reduce_sum(x, 1) / x.shape[1],
+                tf.reduce_min(x, 1),
+                tf.reduce_max(x, 1),
+            ]
+        )
     # A sum of squares is finite only if every entry is. The careful formulas cost
     # several more passes over the gradients, and are needed on sick models only.
     holds = tf.reduce_all(
-        tf.concat([_exact(*each) for each in zip(mean_squares, smallest, largest)], 0)
+        tf.concat([_exact(rms * rms, low, high) for rms, _, low, high in columns], 0)
     )
 
     def fast() -> list[tf.Tensor]:
-        rows = []
-        for x, square, low, high in zip(packed, mean_squares, smallest, largest):
-            none = tf.zeros_like(square)
-            mean = tf.reduce_sum(x, 1) / x.shape[1]
-            columns = [tf.sqrt(square), mean, low, high, none, none]
-            rows.append(tf.cast(tf.stack(columns, 1), tf.float32))
-        return rows
+        return [
+            tf.cast(tf.stack([*row, none, none], 1), tf.float32)
+            for row in columns
+            for none in [tf.zeros_like(row[0])]
+        ]
 
     return tf.cond(holds, fast, lambda: [_careful(x) for x in packed])
 

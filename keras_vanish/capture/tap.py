@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.replica import repeated
+from keras_vanish.capture.replica import barred, repeated
 
 #: Called while a step is traced, once a call of `apply`, with the variables that have a
 #: gradient and those that have none; None leaves that call alone.
@@ -72,7 +73,10 @@ def _apply_and_record(
     trainable_variables: Sequence[Any] | None,
     recorder_for: RecorderFor,
 ) -> None:
-    if not optimizer.built and trainable_variables is not None:
+    if not optimizer.built:
+        if trainable_variables is None:
+            untapped(grads)  # Which says what is wrong.
+            return
         # As `apply` does; gradient accumulators are there only afterwards.
         with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(list(trainable_variables))
@@ -97,12 +101,12 @@ def _apply_and_record(
     iterations = tf.cast(tf.identity(iterations_variable(optimizer)), tf.int64)
     steps = optimizer.gradient_accumulation_steps or 1
     update = iterations // steps
-    due = recorder.due(update)
+    due = None if recorder.always else recorder.due(update)
     if steps > 1:
-        due = tf.logical_and(due, (iterations + 1) % steps == 0)
+        last = (iterations + 1) % steps == 0
+        due = last if due is None else tf.logical_and(due, last)
 
     gradients = [_unscaled(g, optimizer.loss_scale_factor) for g in gradients]
-    tf.cond(due, lambda: recorder.keep_weights(weights), lambda: None)
     if steps > 1:
         accumulated = [
             tf.identity(optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value)
@@ -112,18 +116,40 @@ def _apply_and_record(
             (tf.convert_to_tensor(g) + a) / tf.cast(steps, a.dtype)
             for g, a in zip(gradients, accumulated)
         ]
+    fused = recorder.xla and not tf.executing_eagerly()
 
-    untapped(grads, trainable_variables)
+    def read_weights() -> list[tf.Tensor]:
+        tensors = [tf.convert_to_tensor(weight) for weight in weights]
+        return barred(tensors) if fused else tensors
 
-    def write() -> None:
-        seen = repeated(gradients) if recorder.xla else gradients
+    def before() -> None:
         # Only recorded steps pay for making a sparse gradient dense.
-        dense = [tf.convert_to_tensor(gradient) for gradient in seen]
+        seen = [tf.convert_to_tensor(g) for g in (repeated(gradients) if fused else gradients)]
         clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
-        clipped = optimizer._clip_gradients(dense) if clips else None
-        recorder.write(update, dense, clipped, weights)
+        clipped = optimizer._clip_gradients(seen) if clips else None
+        recorder.before(update, seen, clipped, read_weights())
 
-    tf.cond(due, write, lambda: None)
+    recorded = _when(due, before)
+    untapped(grads, trainable_variables)
+    if recorded:
+        _when(due, lambda: recorder.after(update, read_weights()))
+
+
+def _when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
+    """Records on the steps that are due, or on all; whether that could be built."""
+    try:
+        if due is None:
+            record()
+        else:
+            tf.cond(due, record, lambda: None)
+    except Exception as error:
+        # Whatever a gradient may be like, training must not fail because of us.
+        warnings.warn(
+            f"GradientMonitor cannot read these gradients: {error!r}. Training goes on without.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _unscaled(gradient: Any, factor: float | None) -> Any:

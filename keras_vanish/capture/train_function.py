@@ -21,6 +21,8 @@ class TrainFunction:
     Args:
         model: A compiled Keras model that has a train function.
         wrap: Gives the step to trace for a step such as `model.train_step`.
+        wanted: Whether a call is to run the wrapped step; else the model's own function
+            runs.
         after: Called after each call that went well, outside of the graph.
         removed: Called when the model has its own function back.
     """
@@ -29,21 +31,18 @@ class TrainFunction:
         self,
         model: Any,
         wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+        wanted: Callable[[], bool],
         after: Callable[[], None],
         removed: Callable[[], None],
     ) -> None:
         self._model = model
+        self._wanted = wanted
         self._after = after
         self._removed = removed
-        self._active = False
         self._expected = False
         self._used = False
         self.found = model.train_function
-        # Another monitor in the same `fit`: its step is wrapped in turn.
-        self._beneath = self.found if isinstance(self.found, TrainFunction) else None
-        self._step: Callable[..., Any] = wrap(
-            self._beneath._step if self._beneath else model.train_step
-        )
+        self._step = wrap(model.train_step)
         try:
             with self._step_in_place():
                 model.make_train_function(force=True)
@@ -69,16 +68,13 @@ class TrainFunction:
 
     def install(self) -> None:
         """Takes the place of the model's train function."""
-        self._active, self._used = True, False
+        self._used = False
         self._model.train_function = self
 
     def remove(self) -> None:
         """Gives the model back the function that was found."""
-        self._active = False
-        function = self._model.train_function
-        while isinstance(function, TrainFunction) and not function._active:
-            function = function.found
-        self._model.train_function = function
+        if self._model.train_function is self:
+            self._model.train_function = self.found
         self._removed()
 
     def expect(self) -> None:
@@ -88,29 +84,37 @@ class TrainFunction:
     def __call__(self, iterator: Any) -> Any:
         if not self._expected:
             self.remove()
-            return self._model.train_function(iterator)
+            return self.found(iterator)
         self._expected = False
         try:
-            with self._step_in_place():
-                outputs = self._function(iterator)
+            outputs = self._call(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # The data have come to their end: no failure.
         except BaseException:
             self.remove()
             raise
-        self._called()
+        self._after()
         return outputs
 
-    def _called(self) -> None:
-        if self._beneath is not None and self._beneath._active:
-            self._beneath._called()
-        if self._active:
-            self._after()
+    def _call(self, iterator: Any) -> Any:
+        if not self._wanted():
+            return self.found(iterator)
+        with self._step_in_place():
+            return self._function(iterator)
 
 
-def discard_leftover(model: Any) -> None:
-    """Removes train functions that a `fit` left behind which ended with an exception."""
+def clear_leftover(model: Any) -> None:
+    """Removes a train function that a `fit` left behind which ended with an exception.
+
+    Raises:
+        RuntimeError: If another monitor takes part in the `fit` that begins.
+    """
     function = model.train_function
-    while isinstance(function, TrainFunction) and function._used:
-        function.remove()
-        function = model.train_function
+    if not isinstance(function, TrainFunction):
+        return
+    if not function._used:
+        raise RuntimeError(
+            "One GradientMonitor watches a fit. Received: two in callbacks. Remove one, or "
+            "combine what they do: on_diagnosis is called with each reading."
+        )
+    function.remove()

@@ -145,13 +145,10 @@ class GradientMonitor(keras.callbacks.Callback):
             self._capture.arm()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._function is not None:
-            self._function.expect()
         if self._every is None and self._capture is not None:
             steps = self._steps_in_epoch()
-            if steps is not None and batch + self._steps_per_call() >= steps:
+            if steps is not None and batch < steps <= batch + self._steps_per_call():
                 self._capture.arm()
-        self._batch = batch + self._steps_per_call()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch_length = self._batch
@@ -221,6 +218,7 @@ class GradientMonitor(keras.callbacks.Callback):
                     f"{type(optimizer).__name__}. Call the train step for the first time "
                     "within the block.",
                 )
+            self._capture = None
             self._close_writer()
 
     def step(self) -> None:
@@ -258,6 +256,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _after_call(self) -> None:
         assert self._capture is not None
+        self._batch += self._steps_per_call()
         if self._capture.count(self._steps_per_call()):
             for captured in self._capture.look():
                 self._record(captured)

@@ -129,7 +129,7 @@ def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
         inner = inside.get(id(handle))
         if inner is not None:
             placeholder.setdefault(id(inner), index)
-    operations = graph.get_operations()
+    operations = [o for o in graph.get_operations() if not _initialises(o)]
     first_use: dict[int, int] = {}
     for position, operation in enumerate(operations):
         for tensor in operation.inputs:
@@ -148,6 +148,13 @@ def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
     return [
         -distance[i] + first_use[i] / total if i in first_use else 1.0 for i in range(len(handles))
     ]
+
+
+def _initialises(operation: Any) -> bool:
+    """Whether it belongs to a variable that was made while the graph was traced."""
+    if operation.type in ("If", "StatelessIf"):
+        operation = operation.inputs[0].op
+    return bool(operation.type == "VarIsInitializedOp")
 
 
 def _edges(operations: Sequence[Any], placeholder: Mapping[int, int]) -> dict[int, set[int]]:

@@ -71,6 +71,7 @@ class Capture:
         self._layers: list[LayerInfo] = []
         self._seen = 0
         self._calls = 0
+        self._steps = 1
         self._look_at = math.inf
 
     def wrap(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,6 +155,7 @@ class Capture:
 
     def count(self, steps: int) -> bool:
         """Counts train steps that the host started; whether it is time to look."""
+        self._steps = steps
         self._calls += steps
         return self._calls >= self._look_at
 
@@ -164,21 +166,28 @@ class Capture:
             return []
         if not self._layers:
             self._layers = self._order(None)
-        written = self._recorder.written()
-        fresh = min(written - self._seen, self._slots)
-        rows = self._recorder.read(fresh) if fresh else []
-        self._seen = written
+        self._seen, rows = self._recorder.read(self._seen)
         self._look_at = self._next_look(rows)
         return [self._captured(row) for row in rows]
 
     def _next_look(self, rows: Sequence[Row]) -> float:
         if self._every == NEVER:
             return math.inf if rows else self._calls + 1
-        # Steps that a loss scaler skips, and steps that apply more than once, make this
-        # estimate early or late: an early look finds nothing and estimates anew.
+        if rows:
+            # The host counts calls: the next update that is due lies so many ahead.
+            ahead = self._every * self._accumulated()
+            return self._calls + max(1, ahead - self._excess(rows[-1]))
+        # Steps that a loss scaler skips, and steps that do not apply, make the look early:
+        # it finds nothing and estimates anew.
         assert self._recorder is not None
-        due = rows[-1].update + self._every if rows else self._recorder.due_at()
-        return self._calls + max(1, (due + 1) * self._accumulated() - self._applied())
+        ahead = (self._recorder.due_at() + 1) * self._accumulated() - self._applied()
+        return self._calls + max(1, ahead)
+
+    def _excess(self, row: Row) -> int:
+        """How many applications have gone by since the recorded one, within one call."""
+        if self._steps == 1:
+            return 0
+        return self._applied() - (row.update + 1) * self._accumulated()
 
     def _captured(self, row: Row) -> Captured:
         missing = len(self._missing)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
 
 from keras_vanish.capture import statistics
 from keras_vanish.capture.columns import BINS, FLOATS
@@ -15,8 +15,11 @@ from keras_vanish.capture.columns import BINS, FLOATS
 #: An update number that no run reaches: nothing is recorded until the host says so.
 NEVER = np.iinfo(np.int64).max
 
-# Update numbers pass through a float32 buffer in two halves: each stays exact.
+# Numbers pass through a float32 buffer in two halves: each stays exact.
 _HALF = 1 << 20
+
+# The row's serial number, from 1 on, and the number of the update, in halves.
+_HEAD = 4
 
 
 class Row(NamedTuple):
@@ -71,12 +74,13 @@ class Recorder:
         self.always = always
         self._packing = statistics.Packing(self.shapes, dtypes)
         groups = zip(self._packing.groups, self._packing.sampled(statistics.update_stride))
-        width = len(self.shapes) * (len(FLOATS) - 1 + BINS)
+        half = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
             self._due_at = _variable(first, tf.int64, [])
             self._written = _variable(0, tf.int64, [])
-            self._buffer = _variable(math.nan, tf.float32, [slots, 2 + width])
-            self._updates = _variable(math.nan, tf.float32, [slots, len(self.shapes)])
+            self._half = _variable(0, tf.float32, [half])
+            # One buffer holds all that the host wants, so that it has to wait only once.
+            self._buffer = _variable(0, tf.float32, [slots, _HEAD + half + len(self.shapes)])
             self._weights = [
                 _variable(0, statistics.computing_dtype(dtypes[group[0]]), shape)
                 for group, shape in groups
@@ -117,8 +121,7 @@ class Recorder:
                 for rows, count, *columns in zip(moments, counts, after_clipping, weight_rms)
             ]
         )
-        head = tf.cast(tf.stack([update // _HALF, update % _HALF]), tf.float32)
-        self._write(self._buffer, tf.concat([head, tf.reshape(table, [-1])], 0))
+        self._half.assign(tf.reshape(table, [-1]))
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
 
@@ -132,48 +135,48 @@ class Recorder:
         samples = self._packing.sample(self._packing.pack(weights), statistics.update_stride)
         changes = [after - before for after, before in zip(samples, self._weights)]
         rms = statistics.root_mean_squares(changes, self.xla)
-        self._write(self._updates, self._packing.unpack(rms))
-        self._written.assign_add(1)
+        written = self._written.assign_add(1)
+        numbers = tf.stack([written, update])
+        head = tf.cast(tf.reshape([numbers // _HALF, numbers % _HALF], [-1]), tf.float32)
+        row = tf.concat([head, self._half, self._packing.unpack(rms)], 0)
+        slot = (written - 1) % self.slots
+        self._buffer.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
         self._due_at.assign(update + self._every if self._every < NEVER else NEVER)
-
-    def _write(self, variable: tf.Variable, row: tf.Tensor) -> None:
-        slot = tf.convert_to_tensor(self._written) % self.slots
-        variable.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
 
     def arm(self) -> None:
         """Makes the next update a recorded one."""
         self._due_at.assign(0)
 
-    def written(self) -> int:
-        """How many rows have been written so far; waits for the device."""
-        return int(self._written.numpy())
-
     def due_at(self) -> int:
         """The number of the next update that is going to be recorded."""
         return int(self._due_at.numpy())
 
-    def read(self, count: int) -> list[Row]:
-        """The last `count` rows, oldest first; waits for the device.
+    def read(self, seen: int) -> tuple[int, list[Row]]:
+        """Reads what has been written; waits for the device.
 
         Args:
-            count: At most `slots`: what is older has been written over.
+            seen: How many rows had been written at the last look.
+
+        Returns:
+            How many have been written by now, and those since, oldest first; at most
+            `slots`: what is older has been written over.
         """
-        written = self.written()
-        buffer, updates = self._buffer.numpy(), self._updates.numpy()
+        buffer = self._buffer.numpy()
+        numbers = buffer[:, :_HEAD].astype(np.int64)
+        serials, updates = (numbers[:, :2] * _HALF + numbers[:, 2:]).T
         rows = []
-        for number in range(written - count, written):
-            line = buffer[number % self.slots]
-            table = line[2:].reshape(len(self.shapes), -1)
-            moments, counts = np.split(table, [len(FLOATS) - 1], 1)
-            rows.append(
-                Row(
-                    update=int(line[0]) * _HALF + int(line[1]),
-                    floats=np.column_stack([moments, updates[number % self.slots]]),
-                    counts=counts,
-                )
-            )
-        return rows
+        for slot in np.argsort(serials):
+            if serials[slot] > seen:
+                half, update_rms = np.split(buffer[slot, _HEAD:], [-len(self.shapes)])
+                moments, counts = np.split(half.reshape(len(self.shapes), -1), [len(FLOATS) - 1], 1)
+                floats = np.column_stack([moments, update_rms])
+                rows.append(Row(int(updates[slot]), floats, counts))
+        return int(serials.max()), rows
 
 
-def _variable(value: float, dtype: tf.DType, shape: Sequence[int]) -> tf.Variable:
-    return tf.Variable(tf.fill(shape, tf.constant(value, dtype)), trainable=False)
+def _variable(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
+    # `tf.Variable` would ask the `tf.function` that is being traced, which allows no new
+    # variables when it is traced again.
+    return resource_variable_ops.ResourceVariable(
+        tf.fill(shape, tf.constant(value, dtype)), trainable=False
+    )

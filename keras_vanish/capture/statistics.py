@@ -45,9 +45,11 @@ def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
     smallest, largest, share = sample
     wanted = max(1, min(size, max(smallest, min(largest, size // share))))
     step = max(1, size // wanted)
-    while step > 1 and any(math.gcd(step, axis) > 1 for axis in shape):
-        step += 1
-    return step
+    # Rather more entries than wanted, up to twice as many, than fewer.
+    for distance in (*range(step, step // 2, -1), *range(step, size)):
+        if all(math.gcd(distance, axis) == 1 for axis in shape):
+            return distance
+    return 1
 
 
 def histogram_stride(shape: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,10 @@ class TrainFunction:
     """A model's train function, rebuilt around a wrapped train step.
 
     Keras keeps the traced step in `model.train_function` and rebuilds it when asked,
-    so nothing else of the model is touched. It is only ever called by a `fit` that the
-    monitor takes part in: a call that was not announced with `expect` is that of a later
-    `fit`, after one that ended with an exception. Then the model gets back its own
-    function, and the call goes there.
+    so nothing else of the model is touched. A `fit` that ends with an exception tells no
+    callback, and leaves the function behind. So each call is checked: one by another `fit`,
+    which has a `History` of its own, or by `train_on_batch` gives the model back its own
+    function, and goes there.
 
     Args:
         model: A compiled Keras model that has a train function.
@@ -39,8 +40,7 @@ class TrainFunction:
         self._wanted = wanted
         self._after = after
         self._removed = removed
-        self._expected = False
-        self._used = False
+        self._fit: Any = None
         self.found = model.train_function
         self._step = wrap(model.train_step)
         try:
@@ -67,8 +67,8 @@ class TrainFunction:
                 attributes["train_step"] = own
 
     def install(self) -> None:
-        """Takes the place of the model's train function."""
-        self._used = False
+        """Takes the place of the model's train function, for the `fit` that begins."""
+        self._fit = _fit_of(self._model)
         self._model.train_function = self
 
     def remove(self) -> None:
@@ -77,15 +77,11 @@ class TrainFunction:
             self._model.train_function = self.found
         self._removed()
 
-    def expect(self) -> None:
-        """Announces a call."""
-        self._expected = self._used = True
-
     def __call__(self, iterator: Any) -> Any:
-        if not self._expected:
+        # What `train_on_batch` passes is a generator.
+        if _fit_of(self._model) is not self._fit or inspect.isgenerator(iterator):
             self.remove()
             return self.found(iterator)
-        self._expected = False
         try:
             outputs = self._call(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
@@ -112,9 +108,14 @@ def clear_leftover(model: Any) -> None:
     function = model.train_function
     if not isinstance(function, TrainFunction):
         return
-    if not function._used:
+    if function._fit is _fit_of(model):
         raise RuntimeError(
             "One GradientMonitor watches a fit. Received: two in callbacks. Remove one, or "
             "combine what they do: on_diagnosis is called with each reading."
         )
     function.remove()
+
+
+def _fit_of(model: Any) -> Any:
+    """What tells one `fit` of a model from another."""
+    return getattr(model, "history", None)

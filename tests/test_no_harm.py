@@ -1,0 +1,266 @@
+"""A monitored run ends bit for bit as the same run without the monitor."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from keras_vanish import GradientMonitor
+
+L = keras.layers
+Array = npt.NDArray[Any]
+
+#: Each with another of the things that change a gradient on its way to the update.
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "sgd": lambda: keras.optimizers.SGD(0.1),
+    "sgd_clipped": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.1),
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, clipvalue=0.01),
+    "adam_accumulating": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, loss_scale_factor=1024.0),
+    "rmsprop": lambda: keras.optimizers.RMSprop(
+        0.01, momentum=0.5, clipnorm=0.05, use_ema=True, ema_overwrite_frequency=3
+    ),
+}
+
+
+@keras.saving.register_keras_serializable("keras_vanish_tests")
+class Noise(L.Layer):
+    """Noise from TensorFlow's own generator, which counts the operations of a graph."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x + 0.1 * tf.random.normal(tf.shape(x))
+
+
+def dense() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            L.Dense(24, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.01)),
+            L.BatchNormalization(),
+            L.Activation("relu"),
+            L.Dropout(0.3),
+            L.Dense(24, activation="gelu", kernel_constraint=keras.constraints.MaxNorm(1.0)),
+            L.ActivityRegularization(l1=1e-3, l2=1e-3),
+            L.LayerNormalization(),
+            L.GaussianNoise(0.1),
+            L.Dense(10, activation="softmax", bias_regularizer="l1"),
+        ]
+    )
+
+
+def noisy() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            Noise(),
+            L.Dense(24, activation="selu"),
+            Noise(),
+            L.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def convolutional() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            L.Reshape((8, 8, 1)),
+            L.Conv2D(6, 3, activation="relu", padding="same"),
+            L.BatchNormalization(),
+            L.MaxPooling2D(),
+            L.Conv2D(8, 3, activation="sigmoid"),
+            L.Flatten(),
+            L.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def recurrent() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            L.Reshape((8, 8)),
+            L.LSTM(6, dropout=0.2, recurrent_dropout=0.2),
+            L.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def attentive() -> Any:
+    inputs = keras.Input((64,))
+    x = L.Reshape((16, 16))(L.Embedding(17, 4)(L.Rescaling(16)(inputs)))
+    y = L.MultiHeadAttention(2, 4, dropout=0.1)(x, x)
+    x = L.LayerNormalization()(L.Add()([x, y]))
+    x = L.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, L.Dense(10, activation="softmax")(x))
+
+
+def small() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            L.Dense(24, activation="relu"),
+            L.Dropout(0.3),
+            L.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+@functools.cache
+def data(n: int = 144) -> tuple[Array, Array]:
+    digits = load_digits()
+    return digits.data[:n].astype("float32") / 16, digits.target[:n]
+
+
+class Run(NamedTuple):
+    """What a run leaves: weights and seeds, the optimizer's variables, the history."""
+
+    weights: list[Array]
+    state: list[Array]
+    logs: dict[str, list[float]]
+
+
+def run(
+    build: Callable[[], Any],
+    optimizer: str,
+    mode: str,
+    monitor: GradientMonitor | None = None,
+    samples: int = 128,
+) -> Run:
+    keras.utils.set_random_seed(3)
+    model = build()
+    model.compile(
+        OPTIMIZERS[optimizer](),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=mode == "xla",
+        run_eagerly=mode == "eager",
+    )
+    callbacks = [monitor] if monitor else []
+    history = model.fit(*data(samples), epochs=2, verbose=0, callbacks=callbacks)
+    return Run(
+        weights=[v.numpy() for v in model.variables],
+        state=[v.numpy() for v in model.optimizer.variables],
+        logs={k: v for k, v in history.history.items() if not k.endswith("_score")},
+    )
+
+
+def check_same(plain: Run, monitored: Run) -> None:
+    assert len(plain.weights) == len(monitored.weights)
+    assert len(plain.state) == len(monitored.state)
+    for a, b in zip(plain.weights + plain.state, monitored.weights + monitored.state):
+        np.testing.assert_array_equal(a, b)
+    assert plain.logs == monitored.logs
+
+
+@pytest.mark.parametrize(
+    ("build", "mode"),
+    [
+        (build, mode)
+        for build in (dense, convolutional, recurrent, attentive)
+        for mode in ("graph", "xla", "eager")
+        if mode != "eager" or build is dense
+    ]
+    # XLA does not seed TensorFlow's generator: two plain runs differ there.
+    + [(noisy, "graph"), (noisy, "eager")],
+)
+def test_every_model_is_bit_identical(build: Callable[[], Any], mode: str) -> None:
+    plain = run(build, "adam", mode)
+    monitor = GradientMonitor(None, update_freq=1)
+    check_same(plain, run(build, "adam", mode, monitor))
+    assert len(monitor.history) == 8
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "mode"),
+    [(name, mode) for name in OPTIMIZERS if name != "adam" for mode in ("graph", "xla")],
+)
+def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
+    plain = run(small, optimizer, mode)
+    monitor = GradientMonitor(None, update_freq=3)
+    check_same(plain, run(small, optimizer, mode, monitor))
+    assert len(monitor.history) >= 2
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("mode", ["graph", "xla", "eager"])
+def test_every_cadence_is_bit_identical(mode: str, tmp_path: Path) -> None:
+    # 144 = 4 * 32 + 16: the last batch of each epoch is partial, and is traced anew.
+    plain = run(small, "adam", mode, samples=144)
+    for update_freq, readings in ((1, 10), (7, 2), ("epoch", 2)):
+        monitor = GradientMonitor(tmp_path / str(update_freq), update_freq=update_freq)
+        check_same(plain, run(small, "adam", mode, monitor, samples=144))
+        assert len(monitor.history) == readings
+
+
+# The model afterwards.
+
+
+def compiled_small() -> Any:
+    keras.utils.set_random_seed(3)
+    model = small()
+    model.compile(OPTIMIZERS["adam"](), "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.smoke
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_a_monitored_model_is_saved_loaded_and_cloned(tmp_path: Path) -> None:
+    x, y = data(64)
+    model = compiled_small()
+    model.fit(x, y, verbose=0, callbacks=[GradientMonitor(None, update_freq=1)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    assert type(clone) is type(loaded) is type(model)
+    # Keras saves weights, and not the state of seed generators.
+    ours, theirs = (m.weights + m.optimizer.variables for m in (model, loaded))
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert "keras_vanish" not in json.dumps(model.get_compile_config()) + model.to_json()
+    for other in (loaded, clone):
+        if other is clone:
+            other.compile("adam", "sparse_categorical_crossentropy")
+        monitor = GradientMonitor(None, update_freq=1)
+        other.fit(x, y, verbose=0, callbacks=[monitor])
+        assert len(monitor.history) == 2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_a_checkpoint_within_a_monitored_fit_holds_nothing_of_ours(tmp_path: Path) -> None:
+    model = compiled_small()
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    monitor = GradientMonitor(None, update_freq=1)
+    model.fit(*data(64), epochs=2, verbose=0, callbacks=[monitor, checkpoint])
+    loaded = keras.models.load_model(tmp_path / "1.keras")
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    assert b"keras_vanish" not in (tmp_path / "2.keras").read_bytes()
+    loaded.fit(*data(64), verbose=0)
+
+
+def test_a_second_fit_with_the_same_another_and_no_monitor_is_bit_identical() -> None:
+    first = GradientMonitor(None, update_freq=1)
+    second = GradientMonitor(None, update_freq=2)
+    weights = []
+    for monitors in ([None] * 4, [first, first, second, None]):
+        model = compiled_small()
+        for monitor in monitors:
+            callbacks = [monitor] if monitor else []
+            model.fit(*data(64), verbose=0, callbacks=callbacks)
+        weights.append([v.numpy() for v in model.variables + model.optimizer.variables])
+    for a, b in zip(*weights):
+        np.testing.assert_array_equal(a, b)
+    assert [d.step for d in first.history] == [0, 1, 2, 3]
+    assert [d.step for d in second.history] == [4]

@@ -126,7 +126,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 # A train function that runs several steps records several before it returns.
                 slots=1 + self._steps_per_call() // (self._every or self._steps_per_call()),
                 xla=xla,
-                always=xla and self._steps_per_call() == 1,
+                always=self._every == 1 or (xla and self._steps_per_call() == 1),
             )
             self._function = TrainFunction(
                 model,

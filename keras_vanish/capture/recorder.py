@@ -108,10 +108,11 @@ class Recorder:
         pack, xla = self._packing, self.xla
         packed = pack.pack(gradients)
         moments = statistics.moments(packed, xla)
-        if clipped is None:
-            after_clipping = [rows[:, 0] for rows in moments]
-        else:
-            after_clipping = statistics.root_mean_squares(pack.pack(clipped), xla)
+        after_clipping = [rows[:, 0] for rows in moments]
+        if clipped is not None:
+            after_clipping = statistics.clipped_root_mean_squares(
+                pack.pack(clipped), after_clipping, xla
+            )
         samples = pack.sample(pack.pack(weights), statistics.update_stride)
         weight_rms = statistics.root_mean_squares(samples, xla)
         counts = statistics.exponent_histograms(pack.sample(packed, statistics.histogram_stride))

@@ -258,15 +258,32 @@ def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> t
 def root_mean_squares(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
     """The RMS of each member: a float32 tensor of shape `[members]` for each tensor.
 
-    Unlike `moments`, it is NaN or Inf where an entry is not finite.
+    For samples: it computes in float64, in which no square leaves the range. Unlike in
+    `moments`, an entry that is not finite makes it NaN or Inf.
     """
     rows = []
     for x in packed:
-        # Scaling by the largest entry keeps the squares within float range.
-        largest = tf.reduce_max(tf.abs(x), 1)
-        scale = tf.where(largest > 0, largest, tf.ones_like(largest))
-        squares = sum_of_squares(x / scale[:, tf.newaxis], xla)
-        rows.append(tf.cast(scale * tf.sqrt(squares / x.shape[1]), tf.float32))
+        squares = sum_of_squares(tf.cast(x, tf.float64), xla)
+        rows.append(tf.cast(tf.sqrt(squares / x.shape[1]), tf.float32))
+    return rows
+
+
+def clipped_root_mean_squares(
+    packed: Sequence[tf.Tensor], unclipped: Sequence[tf.Tensor], xla: bool
+) -> list[tf.Tensor]:
+    """The RMS of clipped gradients: a float32 tensor of shape `[members]` for each.
+
+    Args:
+        packed: The clipped gradients, of shape `[members, entries]`.
+        unclipped: Their RMS before clipping, float32 of shape `[members]`.
+        xla: Whether the graph is going to be compiled by XLA.
+    """
+    rows = []
+    for x, rms in zip(packed, unclipped):
+        square = sum_of_squares(x, xla) / x.shape[1]
+        # What is too small to be squared is too small to be clipped.
+        tiny = square < _SMALLEST_EXACT_MEAN_SQUARE
+        rows.append(tf.where(tiny, rms, tf.cast(tf.sqrt(square), tf.float32)))
     return rows
 
 

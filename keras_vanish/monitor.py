@@ -88,6 +88,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._warned: set[str] = set()
         self._epoch_length: int | None = None
         self._batch = 0
+        self._steps_per_call = 1
 
     def set_model(self, model: Any) -> None:
         """Takes the model that is going to be trained.
@@ -112,11 +113,21 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         clear_leftover(model)
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            self._function = self._capture = None
+            self._warn(
+                "replicas",
+                "GradientMonitor does not read gradients that several replicas share yet: "
+                f"this fit goes on unmonitored. Received: a strategy with {replicas} replicas.",
+            )
+            return
         watched = (id(model), id(model.optimizer), id(model.train_function))
         if self._function is None or self._watched != watched:
             # A compiled model keeps its train function, and so its traced step can be
             # used again by the next `fit`.
             xla = bool(model.jit_compile) and not model.run_eagerly
+            steps = self._steps_per_call = model.steps_per_execution or 1
             # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
             # function runs on the steps that are not recorded, if the host can choose.
             self._capture = Capture(
@@ -124,9 +135,9 @@ class GradientMonitor(keras.callbacks.Callback):
                 model.optimizer,
                 self._every,
                 # A train function that runs several steps records several before it returns.
-                slots=1 + self._steps_per_call() // (self._every or self._steps_per_call()),
+                slots=1 + steps // (self._every or steps),
                 xla=xla,
-                always=self._every == 1 or (xla and self._steps_per_call() == 1),
+                always=self._every == 1 or (xla and steps == 1),
             )
             self._function = TrainFunction(
                 model,
@@ -136,7 +147,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 removed=self._close_writer,
             )
             self._watched = watched
-        self._begin(model.optimizer)
+        self._begin()
         self._function.install()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -147,7 +158,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._every is None and self._capture is not None:
             steps = self._steps_in_epoch()
-            if steps is not None and batch < steps <= batch + self._steps_per_call():
+            if steps is not None and batch < steps <= batch + self._steps_per_call:
                 self._capture.arm()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -205,7 +216,8 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self._capture = Capture(model, optimizer, self._every, slots=2)
         self._function = self._watched = None
-        self._begin(optimizer)
+        self._steps_per_call = 1
+        self._begin()
         try:
             with self._capture.open():
                 yield self
@@ -237,7 +249,7 @@ class GradientMonitor(keras.callbacks.Callback):
         """
         return render(self.history, self.verdict, width=width)
 
-    def _begin(self, optimizer: Any) -> None:
+    def _begin(self) -> None:
         assert self._capture is not None
         # The step axis goes on where the last reading left it, also when the model was
         # compiled anew and its optimizer begins at 0.
@@ -247,19 +259,23 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._every is not None:
             self._capture.arm()
 
-    def _steps_per_call(self) -> int:
-        return int(getattr(getattr(self, "model", None), "steps_per_execution", None) or 1)
-
     def _steps_in_epoch(self) -> int | None:
         steps = (self.params or {}).get("steps")
         return steps if steps is not None else self._epoch_length
 
     def _after_call(self) -> None:
         assert self._capture is not None
-        self._batch += self._steps_per_call()
-        if self._capture.count(self._steps_per_call()):
+        self._batch += self._steps_per_call
+        if not self._capture.count(self._steps_per_call):
+            return
+        try:
             for captured in self._capture.look():
                 self._record(captured)
+        except Exception as error:
+            self._warn(
+                "reading",
+                f"GradientMonitor could not read what was recorded: {error!r}. Training goes on.",
+            )
 
     def _record(self, captured: Captured) -> None:
         reading = from_rows(

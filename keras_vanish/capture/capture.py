@@ -46,7 +46,8 @@ class Capture:
         every: Updates from one recorded update to the next, or None: only when armed.
         slots: How many updates may be recorded before the host looks.
         xla: Whether the train step is compiled by XLA.
-        always: Whether the host runs the tapped step only when `wanted`.
+        always: Whether each step that runs tapped is recorded, because every step is to be,
+            or because the host runs the tapped one only when it is `wanted`.
     """
 
     def __init__(
@@ -65,7 +66,6 @@ class Capture:
         self._xla = xla
         self._always = always
         self._recorder: Recorder | None = None
-        self._ids: list[int] = []
         self._variables: list[Any] = []
         self._missing: list[Any] = []
         self._layers: list[LayerInfo] = []
@@ -95,30 +95,41 @@ class Capture:
         return tap(self._optimizer, self._recorder_for)
 
     def _recorder_for(self, variables: list[Any], missing: list[Any]) -> Recorder | None:
-        ids = [id(variable) for variable in variables]
-        if self._recorder is None:
-            self._ids, self._variables, self._missing = ids, variables, missing
-            self._recorder = Recorder(
-                shapes=[variable.shape for variable in variables],
-                dtypes=[tf.as_dtype(variable.dtype) for variable in variables],
-                every=self._every,
-                first=0 if self._look_at < math.inf else NEVER,
-                slots=self._slots,
-                xla=self._xla,
-                always=self._always,
+        try:
+            if self._recorder is None:
+                self._recorder = self._new_recorder(variables, missing)
+        except Exception as error:
+            warnings.warn(
+                f"GradientMonitor cannot read these variables: {error!r}. Training goes on "
+                "without.",
+                stacklevel=2,
             )
-            graph = _forward_graph()
-            if graph is not None:
-                self._layers = self._order(graph)
-        elif ids != self._ids:
+            return None
+        if [id(variable) for variable in variables] != [id(v) for v in self._variables]:
             warnings.warn(
                 "GradientMonitor shows the variables that the optimizer was first given in a "
-                f"train step. Received: a second call of `apply` with {len(ids)} variables, "
-                "which is not monitored.",
+                f"train step. Received: a second call of `apply` with {len(variables)} "
+                "variables, which is not monitored.",
                 stacklevel=2,
             )
             return None
         return self._recorder
+
+    def _new_recorder(self, variables: list[Any], missing: list[Any]) -> Recorder:
+        recorder = Recorder(
+            shapes=[variable.shape for variable in variables],
+            dtypes=[tf.as_dtype(variable.dtype) for variable in variables],
+            every=self._every,
+            first=0 if self._look_at < math.inf else NEVER,
+            slots=self._slots,
+            xla=self._xla,
+            always=self._always,
+        )
+        self._variables, self._missing = variables, missing
+        graph = _forward_graph()
+        if graph is not None:
+            self._layers = self._order(graph)
+        return recorder
 
     def _order(self, graph: Any) -> list[LayerInfo]:
         variables = self._variables + self._missing

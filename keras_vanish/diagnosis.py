@@ -26,6 +26,10 @@ CRITICAL_DECAY = 2.0
 #: it began at or near zero, and what it holds back now it lets through soon.
 OPENING_RATIO = 0.1
 
+#: A layer with more exact zeros than this in its gradient is a table of which the batch uses
+#: a few rows (an embedding, experts), or mostly dead: it tells nothing about depth.
+SPARSE_FRACTION = 0.5
+
 #: How many readings in a row must agree before the run's verdict follows them.
 AGREEING_READINGS = 3
 
@@ -113,7 +117,9 @@ def _signals(layers: Sequence[LayerReading]) -> list[tuple[LayerReading, float]]
     return [
         (layer, math.log10(signal(layer)))
         for layer in layers
-        if not math.isnan(signal(layer)) and not layer.update_ratio >= OPENING_RATIO
+        if not math.isnan(signal(layer))
+        and layer.zero_fraction <= SPARSE_FRACTION
+        and not layer.update_ratio >= OPENING_RATIO
     ]
 
 
@@ -121,7 +127,8 @@ def vanishing_score(layers: Sequence[LayerReading]) -> float:
     """How much of the gradient is lost between the output and the input.
 
     `score_of_decay(decay(log10(signal)))` over the layers that have a gradient other
-    than zero and are not opening (`OPENING_RATIO`). Multiplying every gradient by a
+    than zero, are not mostly zero (`SPARSE_FRACTION`) and are not opening
+    (`OPENING_RATIO`). Multiplying every gradient by a
     constant does not change it.
 
     Args:

@@ -26,8 +26,8 @@ CRITICAL_DECAY = 2.0
 #: it began at or near zero, and what it holds back now it lets through soon.
 OPENING_RATIO = 0.1
 
-#: A layer with more exact zeros than this in its gradient is a table of which the batch uses
-#: a few rows (an embedding, experts), or mostly dead: it tells nothing about depth.
+#: A layer with more exact zeros than this in its gradient has sparse inputs: it is a table of
+#: which the batch uses a few rows, such as an embedding, or most of it is inactive.
 SPARSE_FRACTION = 0.5
 
 #: How many readings in a row must agree before the run's verdict follows them.
@@ -72,8 +72,9 @@ def signal(layer: LayerReading) -> float:
     For a dense layer `dL/dW = x (dL/dz)^T`. With inputs `x` of RMS near 1, which
     initialisers and normalisation aim at (Glorot & Bengio 2010), the RMS of `dL/dW` is
     the RMS of `dL/dz`, and its norm is that times the root of the number of outputs.
-    Entries that are exactly zero (rows of an embedding that are not in the batch, dead
-    units) are left out of the RMS.
+    Entries that are exactly zero (inputs that are always zero, dead units) are left out of
+    the RMS. Where most are zero (`SPARSE_FRACTION`), the inputs are nearer to one-hot ones,
+    of norm 1: there the norm of `dL/dW` is that of `dL/dz`.
 
     Returns:
         A positive number, or NaN where the layer has no gradient or only zeros.
@@ -81,6 +82,8 @@ def signal(layer: LayerReading) -> float:
     active = 1.0 - layer.zero_fraction
     if not (layer.gradient_rms > 0 and active > 0):
         return math.nan
+    if layer.zero_fraction > SPARSE_FRACTION:
+        return layer.gradient_norm if layer.gradient_norm > 0 else math.nan
     return layer.gradient_rms / math.sqrt(active) * math.sqrt(layer.units)
 
 
@@ -117,9 +120,7 @@ def _signals(layers: Sequence[LayerReading]) -> list[tuple[LayerReading, float]]
     return [
         (layer, math.log10(signal(layer)))
         for layer in layers
-        if not math.isnan(signal(layer))
-        and layer.zero_fraction <= SPARSE_FRACTION
-        and not layer.update_ratio >= OPENING_RATIO
+        if not math.isnan(signal(layer)) and not layer.update_ratio >= OPENING_RATIO
     ]
 
 
@@ -127,8 +128,7 @@ def vanishing_score(layers: Sequence[LayerReading]) -> float:
     """How much of the gradient is lost between the output and the input.
 
     `score_of_decay(decay(log10(signal)))` over the layers that have a gradient other
-    than zero, are not mostly zero (`SPARSE_FRACTION`) and are not opening
-    (`OPENING_RATIO`). Multiplying every gradient by a
+    than zero and are not opening (`OPENING_RATIO`). Multiplying every gradient by a
     constant does not change it.
 
     Args:

@@ -248,14 +248,15 @@ def test_entries_that_are_zero_change_nothing(rms: list[float], data: st.DataObj
 
 
 @pytest.mark.smoke
-def test_an_embedding_of_which_the_batch_uses_few_rows_tells_nothing() -> None:
-    # Each row is used by one of many examples, so that even those are small.
-    rms = [1e-6, 1e-3, 2e-3]
-    zero = [0.999, 0.0, 0.1]
-    assert scores(rms, zero_fraction=zero) == close(*scores(rms[1:], zero_fraction=zero[1:]))
-    assert math.isnan(scores(rms[:2], zero_fraction=zero[:2])[0])
-    # The same gradient in a layer that is not sparse is a loss.
-    assert scores(rms)[0] > 0.5
+def test_an_embedding_is_measured_by_its_norm() -> None:
+    # Each of a few rows is used by one of many examples, so that even those are small.
+    row, width, used = 1e-4, 16, 200
+    norm = row * math.sqrt(used * width)
+    columns = {"zero_fraction": [0.9, 0.0], "gradient_norm": [norm, 1.0]}
+    table, _ = reading_of([row * math.sqrt(0.1), 1e-2], units=[width, 32], **columns).layers
+    assert signal(table) == pytest.approx(norm)
+    dense, _ = reading_of([row, 1e-2], units=[width, 32], gradient_norm=[norm, 1.0]).layers
+    assert signal(dense) == pytest.approx(row * math.sqrt(width))
 
 
 calm = st.lists(st.floats(-0.5, 0.5).map(lambda e: 10**e), min_size=3, max_size=20)
@@ -310,7 +311,10 @@ def test_signal_takes_the_width_and_leaves_out_zeros() -> None:
         return signal(reading_of([0.5], units=[16], **columns).layers[0])
 
     assert of() == 2.0
-    assert of(zero_fraction=0.75) == 4.0
+    assert of(zero_fraction=0.36) == pytest.approx(2.5)
+    # Mostly zero: the norm, ten times the RMS here.
+    assert of(zero_fraction=0.75) == 5.0
+    assert math.isnan(of(zero_fraction=0.75, gradient_norm=math.nan))
     assert math.isnan(of(zero_fraction=1.0))
     assert math.isnan(of(zero_fraction=math.nan))
     assert math.isnan(of(gradient_rms=0.0))

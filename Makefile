@@ -40,7 +40,8 @@ lint: $(lint_env) ## Check style and format
 	.venv/bin/ruff check --target-version $(ruff_target)
 	.venv/bin/ruff format --check --target-version $(ruff_target)
 
-types: $(lint_env) ## Check types
+# The public types are checked from a test, which imports pytest.
+types: $(lint_env) $(test_env) ## Check types
 	.venv/bin/mypy
 
 clean: ## Remove the environments and what the tools leave

@@ -55,7 +55,7 @@ clean: ## Remove the environments and what the tools leave
 
 # The lowest series that each lower bound in setup.cfg allows: `keras>=3.4` is `keras==3.4.*`.
 .venv-oldest/constraints.txt: setup.cfg .venv-oldest/python
-	@sed -nE 's/^ +([a-z-]+)>=([0-9.]+)$$/\1==\2.*/p' setup.cfg > $@
+	@sed -nE 's/^ +([a-z0-9-]+)>=([0-9.]+)$$/\1==\2.*/p' setup.cfg > $@
 
 .venv/with-%: setup.cfg pyproject.toml .venv/python
 	@echo "Installing keras-vanish[$*] into .venv; the first time takes minutes"

@@ -21,10 +21,10 @@ from tensorboard.compat.tensorflow_stub.io import gfile
 
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
 from keras_vanish.reading import Reading
-from keras_vanish.summaries import Histogram, parsed_event, readings, step_summary
+from keras_vanish.summaries import Histograms, StepEvents, parsed_event, readings
 from keras_vanish.tfrecord import frame, records
 
-__all__ = ["EventWriter", "Histogram", "read", "runs", "verdict_of"]
+__all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of"]
 
 #: The run's folder in the log directory. TensorBoard follows one live file a folder, so
 #: it is not the one that the Keras callback writes to.
@@ -48,14 +48,15 @@ class EventWriter:
         self._directory = os.path.join(os.fspath(log_dir), RUN)
         self._path = ""
         self._file: Any = None
-        self._described: set[str] = set()
+        self._empty = True
+        self._events = StepEvents()
 
-    def write(self, diagnosis: Diagnosis, histograms: Sequence[Histogram], verdict: str) -> None:
+    def write(self, diagnosis: Diagnosis, histograms: Histograms | None, verdict: str) -> None:
         """Writes one recorded step and flushes it.
 
         Args:
             diagnosis: The diagnosis of the step.
-            histograms: The histograms of its gradients; may be empty.
+            histograms: The histograms of its gradients.
             verdict: The run's verdict so far.
 
         Raises:
@@ -66,14 +67,14 @@ class EventWriter:
         try:
             if self._file is not None and not tf.io.gfile.exists(self._path):
                 raise FileNotFoundError("it has disappeared since the last write")
-            summary = step_summary(diagnosis, histograms, verdict, self._described)
-            reading = diagnosis.reading
-            event = Event(wall_time=reading.wall_time, step=reading.step, summary=summary)
+            event = self._events.event(diagnosis, histograms, verdict)
             data = frame(event.SerializeToString())
             if self._file is None:
                 data = self._open() + data
             self._file.write(data)
             self._file.flush()
+            self._empty = False
+            self._events.written()
         except (OSError, tf.errors.OpError) as error:
             path = self._path or self._directory
             self._abandon()
@@ -82,7 +83,6 @@ class EventWriter:
                 f"{diagnosis.step} is not in it; the next recorded step begins a new file. Check "
                 "that the folder may be written to and that the disk has space."
             ) from error
-        self._described.update(value.tag for value in summary.value)
 
     def close(self) -> None:
         """Closes the file; a later `write` begins a new one.
@@ -92,7 +92,7 @@ class EventWriter:
         """
         file, path = self._file, self._path
         self._file, self._path = None, ""
-        self._described.clear()
+        self._events = StepEvents()
         if file is not None:
             try:
                 file.close()
@@ -107,12 +107,13 @@ class EventWriter:
         name = f"events.out.tfevents.{int(now):010d}.{host}.{process}.{number}"
         self._path = os.path.join(self._directory, name)
         self._file = tf.io.gfile.GFile(self._path, "wb")
+        self._empty = True
         source = SourceMetadata(writer=_WRITER)
         version = Event(wall_time=now, file_version="brain.Event:2", source_metadata=source)
         return frame(version.SerializeToString())
 
     def _abandon(self) -> None:
-        path, empty = self._path, not self._described
+        path, empty = self._path, self._empty
         with contextlib.suppress(OSError, tf.errors.OpError):
             self.close()
         if path and empty:

@@ -15,7 +15,7 @@ import keras
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
-from keras_vanish.events import EventWriter, Histogram
+from keras_vanish.events import EventWriter, Histograms
 from keras_vanish.reading import from_rows
 from keras_vanish.table import render
 
@@ -306,14 +306,16 @@ class GradientMonitor(keras.callbacks.Callback):
             except Exception as error:
                 self._warn("on_diagnosis", f"on_diagnosis raised {error!r}. Training goes on.")
 
-    def _histograms(self, captured: Captured) -> list[Histogram]:
+    def _histograms(self, captured: Captured) -> Histograms | None:
         if not self.histograms:
-            return []
-        return [
-            Histogram(layer=layer.name, variable=name, size=size, counts=captured.counts[index])
-            for layer in captured.layers
-            for name, index, size in zip(layer.variables, layer.indices, layer.sizes)
-        ]
+            return None
+        layers = captured.layers
+        return Histograms(
+            layers=tuple(layer.name for layer in layers for _ in layer.variables),
+            variables=tuple(name for layer in layers for name in layer.variables),
+            sizes=tuple(size for layer in layers for size in layer.sizes),
+            counts=captured.counts[[index for layer in layers for index in layer.indices]],
+        )
 
     def _warn(self, about: str, message: str) -> None:
         if about not in self._warned:

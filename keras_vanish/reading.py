@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +144,15 @@ class Reading:
         )
 
     @property
+    def update_ratios(self) -> npt.NDArray[np.float64]:
+        """The update ratio of each layer, float64 of shape `[layers]`; NaN where missing."""
+        weights, updates = (
+            self.table[:, COLUMNS.index(f"{of}_rms")] for of in ("weight", "update")
+        )
+        missing = np.full(len(weights), math.nan)
+        return np.divide(updates, weights, out=missing, where=weights > 0)
+
+    @property
     def global_norm(self) -> float:
         """Euclidean norm of the finite entries of all gradients, before clipping."""
         return self._norm("gradient_norm")
@@ -212,7 +220,7 @@ def _variables(
     """One row of `COLUMNS` a variable."""
     row = dict(zip(FLOATS, floats.T.astype(np.float64)))
     finite = sizes - row["nan_count"] - row["inf_count"]
-    shares = np.cumsum(counts, 1, dtype=np.float64)
+    sampled = counts.sum(1, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = {
             "size": sizes,
@@ -222,9 +230,9 @@ def _variables(
             "gradient_mean": row["mean"],
             "gradient_min": row["min"],
             "gradient_max": row["max"],
-            "zero_fraction": counts[:, ZERO_BIN] / shares[:, -1],
-            "float16_underflow": shares[:, FLOAT16_FIRST_BIN - 1] / shares[:, -1],
-            "bfloat16_underflow": shares[:, BFLOAT16_FIRST_BIN - 1] / shares[:, -1],
+            "zero_fraction": counts[:, ZERO_BIN] / sampled,
+            "float16_underflow": counts[:, :FLOAT16_FIRST_BIN].sum(1) / sampled,
+            "bfloat16_underflow": counts[:, :BFLOAT16_FIRST_BIN].sum(1) / sampled,
             "nan_count": row["nan_count"],
             "inf_count": row["inf_count"],
             "weight_rms": row["weight_rms"],
@@ -239,49 +247,51 @@ def _combined(table: npt.NDArray[np.float64], starts: Sequence[int]) -> npt.NDAr
     known = ~np.isnan(column["nan_count"])
     sizes = np.where(known, column["size"], 0.0)
     seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
-    total, finite = np.add.reduceat(sizes, starts), np.add.reduceat(seen, starts)
     lengths = np.diff([*starts, len(table)])
+    shares = ("zero_fraction", "float16_underflow", "bfloat16_underflow")
+    counts = ("nan_count", "inf_count")
+    norms = ("gradient_norm_after_clipping", "weight_rms", "update_rms")
 
-    def share(name: str) -> npt.NDArray[np.float64]:
-        return np.add.reduceat(np.where(known, column[name] * sizes, 0.0), starts) / total
-
-    def count(name: str) -> npt.NDArray[np.float64]:
-        counts = np.add.reduceat(np.where(known, column[name], 0.0), starts)
-        return np.where(total > 0, counts, math.nan)
-
-    def root(values: npt.NDArray[np.float64], weights: Any) -> npt.NDArray[np.float64]:
-        """Root of the weighted sum of squares; the largest is taken out to stay in range."""
-        largest = np.maximum.reduceat(values, starts)
-        scaled = values / np.repeat(largest, lengths)
-        norm = largest * np.sqrt(np.add.reduceat(weights * scaled**2, starts))
-        return np.where((largest > 0) & (largest < math.inf), norm, largest)
-
-    def rms(name: str) -> npt.NDArray[np.float64]:
-        weights = sizes / np.repeat(total, lengths)
-        value = root(np.where(known, column[name], 0.0), weights)
-        return np.where(total > 0, value, math.nan)
+    def of(names: Sequence[str], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        return np.where(where[:, np.newaxis], np.stack([column[name] for name in names], 1), 0.0)
 
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        norm = root(np.where(seen > 0, column["gradient_norm"], 0.0), 1.0)
-        norm = np.where(finite > 0, norm, math.nan)
-        mean = np.add.reduceat(np.where(seen > 0, column["gradient_mean"] * seen, 0.0), starts)
+        # In one go: each of these calls costs more than the numbers in it.
+        sums = np.add.reduceat(
+            np.column_stack(
+                [
+                    column["size"],
+                    sizes,
+                    seen,
+                    of(shares, known) * sizes[:, np.newaxis],
+                    of(counts, known),
+                    np.where(seen > 0, column["gradient_mean"] * seen, 0.0),
+                ]
+            ),
+            starts,
+        )
+        total, finite = sums[:, 1], sums[:, 2]
+        missing = np.where(total > 0, 0.0, math.nan)
+        # Roots of weighted sums of squares; the largest is taken out to stay in range.
+        parts = np.column_stack([of(["gradient_norm"], seen > 0), of(norms, known)])
+        weights = np.ones_like(parts)
+        weights[:, 2:] = (sizes / np.repeat(total, lengths))[:, np.newaxis]
+        largest = np.maximum.reduceat(parts, starts)
+        scaled = parts / np.repeat(largest, lengths, axis=0)
+        roots = largest * np.sqrt(np.add.reduceat(weights * scaled**2, starts))
+        roots = np.where((largest > 0) & (largest < math.inf), roots, largest)
+        norm = np.where(finite > 0, roots[:, 0], math.nan)
         low = np.minimum.reduceat(np.where(seen > 0, column["gradient_min"], math.inf), starts)
         high = np.maximum.reduceat(np.where(seen > 0, column["gradient_max"], -math.inf), starts)
-        clipped = np.where(known, column["gradient_norm_after_clipping"], 0.0)
         combined = {
-            "size": np.where(total > 0, total, np.add.reduceat(column["size"], starts)),
+            "size": np.where(total > 0, total, sums[:, 0]),
             "gradient_rms": norm / np.sqrt(finite),
             "gradient_norm": norm,
-            "gradient_norm_after_clipping": np.where(total > 0, root(clipped, 1.0), math.nan),
-            "gradient_mean": mean / finite,
+            "gradient_mean": sums[:, 8] / finite,
             "gradient_min": np.where(finite > 0, low, math.nan),
             "gradient_max": np.where(finite > 0, high, math.nan),
-            "zero_fraction": share("zero_fraction"),
-            "float16_underflow": share("float16_underflow"),
-            "bfloat16_underflow": share("bfloat16_underflow"),
-            "nan_count": count("nan_count"),
-            "inf_count": count("inf_count"),
-            "weight_rms": rms("weight_rms"),
-            "update_rms": rms("update_rms"),
+            **dict(zip(shares, sums[:, 3:6].T / total)),
+            **dict(zip(counts, sums[:, 6:8].T + missing)),
+            **dict(zip(norms, roots[:, 1:].T + missing)),
         }
     return np.stack([combined[name] for name in COLUMNS], 1)

@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +36,25 @@ _HISTOGRAM_AXIS = (
     "a sample."
 )
 
+# Of all bins but that of NaN and Inf.
 _EDGES = math.log10(2) * (np.arange(EXPONENT_BINS) - 127)
-_ROWS = np.stack([_EDGES[:-1], _EDGES[1:], np.zeros(EXPONENT_BINS - 1)], 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Histogram:
-    """The sampled histogram of one variable's gradient.
+class Histograms:
+    """The sampled histograms of the gradients of all trained variables.
 
     Attributes:
-        layer: Name of the variable's layer, as in the reading.
-        variable: Name of the variable, such as `kernel`.
-        size: How many entries the variable has.
-        counts: Float array of shape `[BINS]`, as in `capture/columns.py`: sampled
-            entries by binary exponent; NaN for a variable without a gradient.
+        layers: The name of each variable's layer, as in the reading.
+        variables: Its own name, such as `kernel`.
+        sizes: How many entries it has.
+        counts: Float array of shape `[variables, BINS]`, as in `capture/columns.py`:
+            sampled entries by binary exponent; NaN for a variable without a gradient.
     """
 
-    layer: str
-    variable: str
-    size: int
+    layers: tuple[str, ...]
+    variables: tuple[str, ...]
+    sizes: tuple[int, ...]
     counts: npt.NDArray[Any]
 
 
@@ -73,47 +73,77 @@ def scalars(diagnosis: Diagnosis) -> dict[str, float]:
         "gradients/global_norm": reading.global_norm,
         "gradients/global_norm_after_clipping": reading.global_norm_after_clipping,
     }
-    layers = [
-        (layer.gradient_rms, layer.update_ratio, layer.zero_fraction) for layer in reading.layers
-    ]
-    for tags, values in zip(_layer_tags(reading.names), layers):
-        found.update(zip(tags, values))
+    column = dict(zip(COLUMNS, reading.table.T))
+    values = [column["gradient_rms"], reading.update_ratios, column["zero_fraction"]]
+    found.update(zip(_layer_tags(reading.names), np.stack(values, 1).ravel().tolist()))
     return {tag: value for tag, value in found.items() if not math.isnan(value)}
 
 
 @functools.lru_cache(maxsize=8)
-def _layer_tags(names: tuple[str, ...]) -> list[list[str]]:
+def _layer_tags(names: tuple[str, ...]) -> list[str]:
     kinds = ("gradient_rms", "update_ratio", "zero_fraction")
-    return [[f"{kind}/{label}" for kind in kinds] for label in labels(names)]
+    return [_utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
 
 
-def histogram_rows(histogram: Histogram) -> npt.NDArray[np.float64] | None:
-    """A histogram as TensorBoard stores it, over log10 of the magnitude.
+@functools.lru_cache(maxsize=8)
+def _histogram_tags(
+    names: tuple[str, ...], layers: tuple[str, ...], variables: tuple[str, ...]
+) -> list[str]:
+    label = dict(zip(names, labels(names)))
+    for layer in layers:
+        if layer not in label:
+            raise ValueError(
+                "A histogram belongs to a layer of the reading. Received: "
+                f"layer={layer!r}. Pass the layer's name as the reading has it."
+            )
+    return [
+        _utf8(f"gradients/{label[layer]}/{variable}") for layer, variable in zip(layers, variables)
+    ]
+
+
+def _utf8(tag: str) -> str:
+    # Tags are UTF-8; a lone surrogate in a name is not.
+    return tag.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def histogram_rows(histograms: Histograms) -> list[npt.NDArray[np.float64] | None]:
+    """The histograms as TensorBoard stores them, over log10 of the magnitude.
 
     Returns:
-        Float64 array of shape `[k, 3]`, rows of left edge, right edge and count, scaled
-        from the sample to the variable; None if no entry is finite and not zero.
+        For each variable a float64 array of shape `[k, 3]`, rows of left edge, right edge
+        and count, scaled from the sample to the variable; None if no entry is finite and
+        not zero.
 
     Raises:
-        ValueError: If `counts` has another length than `BINS`.
+        ValueError: If `counts` has another shape than `[variables, BINS]`.
     """
-    counts = np.asarray(histogram.counts, np.float64)
-    if counts.shape != (BINS,):
+    counts = np.asarray(histograms.counts, np.float64)
+    if counts.shape != (len(histograms.variables), BINS):
         raise ValueError(
-            f"A histogram needs {BINS} counts. Received: counts of shape {counts.shape} for "
-            f"{histogram.layer}/{histogram.variable}. Pass a row as capture/columns.py has it."
+            f"Histograms need {BINS} counts a variable. Received: counts of shape "
+            f"{counts.shape} for {len(histograms.variables)} variables. Pass rows as "
+            "capture/columns.py has them."
         )
     # NaN where the variable has no gradient.
-    sampled = counts.sum()
-    if not sampled > 0:
-        return None
-    filled = counts[: len(_ROWS)].nonzero()[0]
-    if not filled.size:
-        return None
-    bins = slice(filled[0], filled[-1] + 1)
-    rows = _ROWS[bins].copy()
-    rows[:, 2] = counts[bins] * (histogram.size / sampled)
-    return rows
+    sampled = counts.sum(1, keepdims=True)
+    counts = counts[:, : EXPONENT_BINS - 1]
+    filled = counts > 0
+    places = np.flatnonzero(filled.any(0))
+    if not places.size:
+        return [None] * len(counts)
+    start, stop = int(places[0]), int(places[-1]) + 1
+    rows = np.empty([len(counts), stop - start, 3])
+    rows[:, :, 0] = _EDGES[start:stop]
+    rows[:, :, 1] = _EDGES[start + 1 : stop + 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.array(histograms.sizes)[:, np.newaxis] / sampled
+        rows[:, :, 2] = counts[:, start:stop] * scale
+    filled = filled[:, start:stop]
+    firsts, lasts = filled.argmax(1), filled.shape[1] - filled[:, ::-1].argmax(1)
+    return [
+        row[first:last] if some else None
+        for row, first, last, some in zip(rows, firsts, lasts, np.any(filled, axis=1))
+    ]
 
 
 def markdown(diagnosis: Diagnosis, verdict: str) -> str:
@@ -144,48 +174,85 @@ def _escaped(text: str) -> str:
     return printable.translate(_ESCAPES)
 
 
-def step_summary(
-    diagnosis: Diagnosis, histograms: Sequence[Histogram], verdict: str, described: set[str]
-) -> summary_pb2.Summary:
-    """Everything that TensorBoard shows of one recorded step.
+class StepEvents:
+    """Makes the events of one file: everything that TensorBoard shows of a recorded step.
 
-    Args:
-        diagnosis: The diagnosis of the step.
-        histograms: Its histograms.
-        verdict: The run's verdict so far.
-        described: The tags of which the file has the metadata: only the first value of
-            a tag carries it.
+    Only the first value of a tag carries its metadata. The message of the step before is
+    filled in again where it has the same tags: making sixty values takes longer than all
+    else that is done for a step.
     """
-    summary = summary_pb2.Summary()
-    for tag, tensor, metadata in _values(diagnosis, histograms, verdict):
-        # Tags are UTF-8; a lone surrogate in a name is not.
-        tag = tag.encode("utf-8", "backslashreplace").decode("utf-8")
-        summary.value.add(tag=tag, tensor=tensor, metadata=None if tag in described else metadata)
-    return summary
+
+    def __init__(self) -> None:
+        self._described: set[str] = set()
+        self._tags: list[str] = []
+        self._event = Event()
+
+    def event(self, diagnosis: Diagnosis, histograms: Histograms | None, verdict: str) -> Event:
+        """The event of one step; it is valid until the next call.
+
+        Args:
+            diagnosis: The diagnosis of the step.
+            histograms: Its histograms.
+            verdict: The run's verdict so far.
+
+        Raises:
+            ValueError: If a histogram does not belong to the reading.
+        """
+        contents = list(_contents(diagnosis, histograms, verdict))
+        tags = [content.tag for content in contents]
+        if tags != self._tags:
+            self._event = Event()
+            for tag, content in zip(tags, contents):
+                metadata = None if tag in self._described else content.metadata
+                value = self._event.summary.value.add(tag=tag, metadata=metadata)
+                value.tensor.dtype = content.dtype
+            self._tags = tags
+        reading = diagnosis.reading
+        self._event.wall_time, self._event.step = reading.wall_time, reading.step
+        for value, content in zip(self._event.summary.value, contents):
+            content.fill(value.tensor)
+        return self._event
+
+    def written(self) -> None:
+        """Tells that the last event is in the file, with the metadata in it."""
+        if not self._described.issuperset(self._tags):
+            self._described.update(self._tags)
+            for value in self._event.summary.value:
+                value.ClearField("metadata")
 
 
-def _values(
-    diagnosis: Diagnosis, histograms: Sequence[Histogram], verdict: str
-) -> Iterator[tuple[str, TensorProto, SummaryMetadata]]:
+class _Content(NamedTuple):
+    tag: str
+    metadata: SummaryMetadata
+    dtype: int
+    data: Any
+
+    def fill(self, tensor: TensorProto) -> None:
+        if self.dtype == types_pb2.DT_FLOAT:
+            tensor.float_val[:] = (self.data,)
+        elif self.dtype == types_pb2.DT_STRING:
+            tensor.string_val[:] = (self.data,)
+        else:
+            tensor.tensor_content = self.data.astype("<f8", copy=False).tobytes()
+            tensor.tensor_shape.CopyFrom(_shape(*self.data.shape))
+
+
+def _contents(
+    diagnosis: Diagnosis, histograms: Histograms | None, verdict: str
+) -> Iterator[_Content]:
     reading = diagnosis.reading
-    tag, metadata = _record_metadata(reading.names, reading.units)
-    yield tag, _doubles(reading.table), metadata
-    for tag, value in scalars(diagnosis).items():
-        yield tag, TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[value]), _SCALAR
+    yield _Content(
+        *_record_metadata(reading.names, reading.units), types_pb2.DT_DOUBLE, reading.table
+    )
+    for tag, number in scalars(diagnosis).items():
+        yield _Content(tag, _SCALAR, types_pb2.DT_FLOAT, number)
     text = markdown(diagnosis, verdict).encode("utf-8", "backslashreplace")
-    tensor = TensorProto(dtype=types_pb2.DT_STRING, string_val=[text])
-    yield "gradients/diagnosis", tensor, _TEXT
-    label = dict(zip(reading.names, labels(reading.names)))
-    for histogram in histograms:
-        if histogram.layer not in label:
-            raise ValueError(
-                "A histogram belongs to a layer of the reading. Received: "
-                f"layer={histogram.layer!r}. Pass the layer's name as the reading has it."
-            )
-        rows = histogram_rows(histogram)
-        if rows is not None:
-            tag = f"gradients/{label[histogram.layer]}/{histogram.variable}"
-            yield tag, _doubles(rows), _HISTOGRAM
+    yield _Content("gradients/diagnosis", _TEXT, types_pb2.DT_STRING, text)
+    if histograms is not None:
+        tags = _histogram_tags(reading.names, histograms.layers, histograms.variables)
+        for tag, rows in zip(tags, histogram_rows(histograms)):
+            if rows is not None:
+                yield _Content(tag, _HISTOGRAM, types_pb2.DT_DOUBLE, rows)
 
 
 def _with_class(metadata: SummaryMetadata, data_class: int) -> SummaryMetadata:
@@ -201,10 +268,9 @@ _HISTOGRAM = _with_class(
 )
 
 
-def _doubles(array: npt.NDArray[np.float64]) -> TensorProto:
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
-    content = array.astype("<f8").tobytes()
-    return TensorProto(dtype=types_pb2.DT_DOUBLE, tensor_shape=shape, tensor_content=content)
+@functools.lru_cache(maxsize=1024)
+def _shape(*sizes: int) -> TensorShapeProto:
+    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in sizes])
 
 
 @functools.lru_cache(maxsize=8)

@@ -30,7 +30,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from keras_vanish.capture.columns import BINS
 from keras_vanish.diagnosis import Diagnosis, diagnose
-from keras_vanish.events import EventWriter, Histogram, read, runs, verdict_of
+from keras_vanish.events import EventWriter, Histograms, read, runs, verdict_of
 from keras_vanish.reading import COLUMNS, Reading
 from keras_vanish.summaries import scalars
 from keras_vanish.tfrecord import frame, records
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecat
 MakeReading = Callable[..., Reading]
 
 
-def write(log_dir: Path, *readings: Reading, histograms: Any = ()) -> list[Diagnosis]:
+def write(log_dir: Path, *readings: Reading, histograms: Histograms | None = None) -> list[Diagnosis]:
     """Writes readings with a writer of their own; returns their diagnoses."""
     history = [diagnose(reading) for reading in readings]
     writer = EventWriter(log_dir)
@@ -228,7 +228,7 @@ def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
 def test_a_step_is_on_disk_when_write_returns(tmp_path: Path, make_reading: MakeReading) -> None:
     writer = EventWriter(tmp_path)
     for step in range(3):
-        writer.write(diagnose(make_reading(step=step)), (), "healthy")
+        writer.write(diagnose(make_reading(step=step)), None, "healthy")
         assert len(read(tmp_path)) == step + 1
     assert len(files(tmp_path)) == 1
     writer.close()
@@ -246,9 +246,9 @@ def test_every_writer_has_its_own_file(tmp_path: Path, make_reading: MakeReading
 
 def test_write_after_close(tmp_path: Path, make_reading: MakeReading) -> None:
     writer = EventWriter(tmp_path)
-    writer.write(diagnose(make_reading(step=0)), (), "healthy")
+    writer.write(diagnose(make_reading(step=0)), None, "healthy")
     writer.close()
-    writer.write(diagnose(make_reading(step=1)), (), "healthy")
+    writer.write(diagnose(make_reading(step=1)), None, "healthy")
     writer.close()
     assert [diagnosis.step for diagnosis in read(tmp_path)] == [0, 1]
 
@@ -260,26 +260,26 @@ def test_an_error_after_close_leaves_the_closed_file(
         raise OSError("no space")
 
     writer = EventWriter(tmp_path)
-    writer.write(diagnose(make_reading(step=0)), (), "healthy")
+    writer.write(diagnose(make_reading(step=0)), None, "healthy")
     writer.close()
     monkeypatch.setattr(writer, "_open", fail)
     with pytest.raises(OSError, match="no space"):
-        writer.write(diagnose(make_reading(step=1)), (), "healthy")
+        writer.write(diagnose(make_reading(step=1)), None, "healthy")
     assert len(read(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])
 def test_a_file_that_disappears(tmp_path: Path, make_reading: MakeReading, what: str) -> None:
     writer = EventWriter(tmp_path / "logs")
-    writer.write(diagnose(make_reading(step=0)), (), "healthy")
+    writer.write(diagnose(make_reading(step=0)), None, "healthy")
     (path,) = files(tmp_path / "logs")
     path.unlink()
     if what == "the folder":
         shutil.rmtree(tmp_path / "logs")
     message = f"it has disappeared since the last write. Received: {path}. Step 1 is not in it"
     with pytest.raises(OSError, match=re.escape(message)):
-        writer.write(diagnose(make_reading(step=1)), (), "healthy")
-    writer.write(diagnose(make_reading(step=2)), (), "healthy")
+        writer.write(diagnose(make_reading(step=1)), None, "healthy")
+    writer.write(diagnose(make_reading(step=2)), None, "healthy")
     writer.close()
     assert [diagnosis.step for diagnosis in read(tmp_path / "logs")] == [2]
 
@@ -289,9 +289,9 @@ def test_a_log_dir_that_cannot_be_made(tmp_path: Path, make_reading: MakeReading
     writer = EventWriter(tmp_path / "file")
     for _ in range(2):
         with pytest.raises(OSError, match="Cannot write .* Received: .*file/gradients. Step 0"):
-            writer.write(diagnose(make_reading()), (), "healthy")
+            writer.write(diagnose(make_reading()), None, "healthy")
     (tmp_path / "file").unlink()
-    writer.write(diagnose(make_reading()), (), "healthy")
+    writer.write(diagnose(make_reading()), None, "healthy")
     writer.close()
     assert len(read(tmp_path / "file")) == 1
 
@@ -299,7 +299,7 @@ def test_a_log_dir_that_cannot_be_made(tmp_path: Path, make_reading: MakeReading
 def test_a_full_disk(tmp_path: Path, make_reading: MakeReading) -> None:
     writer = EventWriter(tmp_path)
     diagnoses = [diagnose(make_reading(step=step)) for step in range(4)]
-    writer.write(diagnoses[0], (), "healthy")
+    writer.write(diagnoses[0], None, "healthy")
     size = files(tmp_path)[0].stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (size + 100, 100):
@@ -307,13 +307,13 @@ def test_a_full_disk(tmp_path: Path, make_reading: MakeReading) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
             with pytest.raises(OSError, match="Step 1 is not in it; .* the disk has space"):
-                writer.write(diagnoses[1], (), "healthy")
+                writer.write(diagnoses[1], None, "healthy")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (half_written,) = files(tmp_path)
     assert half_written.stat().st_size > size
-    writer.write(diagnoses[2], (), "healthy")
-    writer.write(diagnoses[3], (), "healthy")
+    writer.write(diagnoses[2], None, "healthy")
+    writer.write(diagnoses[3], None, "healthy")
     writer.close()
     assert read(tmp_path) == [diagnoses[0], *diagnoses[2:]]
 
@@ -322,11 +322,11 @@ def test_an_error_in_a_histogram_leaves_the_file_whole(
     tmp_path: Path, make_reading: MakeReading
 ) -> None:
     writer = EventWriter(tmp_path)
-    stray = Histogram("elsewhere", "kernel", 3, np.ones(BINS))
+    stray = Histograms(("elsewhere",), ("kernel",), (3,), np.ones([1, BINS]))
     for step in range(2):
-        writer.write(diagnose(make_reading(step=step)), (), "healthy")
+        writer.write(diagnose(make_reading(step=step)), None, "healthy")
         with pytest.raises(ValueError, match="elsewhere"):
-            writer.write(diagnose(make_reading(step=9)), [stray], "healthy")
+            writer.write(diagnose(make_reading(step=9)), stray, "healthy")
     writer.close()
     assert [diagnosis.step for diagnosis in read(tmp_path)] == [0, 1]
     assert len(files(tmp_path)) == 1
@@ -347,9 +347,13 @@ def board(tmp_path: Path, make_reading: MakeReading) -> tuple[TBContext, list[Di
     readings = [
         make_reading(step=10 * step, rms=[np.nan if step == 1 else 1e-3, 2e-3]) for step in range(3)
     ]
-    kernel = Histogram("dense_1", "kernel", 100, counts(90, 97))
-    dead = Histogram("dense_1", "bias", 100, counts(256))
-    history = write(tmp_path, *readings, histograms=[kernel, dead])
+    histograms = Histograms(
+        ("dense_1", "dense_1"),
+        ("kernel", "bias"),
+        (100, 100),
+        np.stack([counts(90, 97), counts(256)]),
+    )
+    history = write(tmp_path, *readings, histograms=histograms)
     multiplexer = EventMultiplexer(tensor_size_guidance={})
     multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
@@ -477,8 +481,8 @@ sys.modules["tensorflow"] = None
 from keras_vanish.events import EventWriter, read
 (diagnosis,) = read({str(tmp_path / "a")!r})
 writer = EventWriter({str(tmp_path / "b")!r})
-writer.write(diagnosis, (), "healthy")
-writer.write(diagnosis, (), "healthy")
+writer.write(diagnosis, None, "healthy")
+writer.write(diagnosis, None, "healthy")
 writer.close()
 print(read({str(tmp_path / "b")!r}) == [diagnosis])
 """

@@ -15,13 +15,13 @@ from keras_vanish.capture.columns import BINS, ZERO_BIN
 from keras_vanish.diagnosis import Diagnosis, diagnose
 from keras_vanish.reading import Reading
 from keras_vanish.summaries import (
-    Histogram,
+    Histograms,
+    StepEvents,
     histogram_rows,
     labels,
     markdown,
     readings,
     scalars,
-    step_summary,
 )
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecat
 MakeReading = Callable[..., Reading]
 
 
-def histogram(size: int = 10, **counts: float) -> Histogram:
-    """A histogram with the counts given as `_<bin>=count`."""
-    array = np.zeros(BINS, np.float32)
+def histogram(size: int = 10, layer: str = "dense_0", **counts: float) -> Histograms:
+    """One histogram, with the counts given as `_<bin>=count`."""
+    array = np.zeros([1, BINS], np.float32)
     for name, count in counts.items():
-        array[int(name[1:])] = count
-    return Histogram("dense_0", "kernel", size, array)
+        array[0, int(name[1:])] = count
+    return Histograms((layer,), ("kernel",), (size,), array)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 100, 101, 200, 1001])
@@ -88,7 +88,7 @@ def test_missing_scalars_are_left_out(make_reading: MakeReading) -> None:
 
 
 def test_histogram_edges_are_log10_of_powers_of_two() -> None:
-    rows = histogram_rows(histogram(size=8, _97=2, _99=2))
+    (rows,) = histogram_rows(histogram(size=8, _97=2, _99=2))
     assert rows is not None
     expected = np.log10(2.0 ** np.arange(97 - 127, 99 - 126 + 1))
     np.testing.assert_allclose(rows[:, 0], expected[:-1])
@@ -98,30 +98,45 @@ def test_histogram_edges_are_log10_of_powers_of_two() -> None:
 
 def test_histogram_counts_stand_for_the_whole_variable() -> None:
     # A quarter zeros, a quarter NaN: half of the thousand entries remain.
-    rows = histogram_rows(histogram(size=1000, _100=2, **{f"_{ZERO_BIN}": 1, "_255": 1}))
+    (rows,) = histogram_rows(histogram(size=1000, _100=2, **{f"_{ZERO_BIN}": 1, "_255": 1}))
     assert rows is not None
     assert rows[:, 2].tolist() == [500]
 
 
 @pytest.mark.parametrize("bins", [{}, {f"_{ZERO_BIN}": 5}, {"_255": 5}, {"_100": math.nan}])
 def test_no_histogram_of_nothing(bins: dict[str, float]) -> None:
-    assert histogram_rows(histogram(**bins)) is None
+    assert histogram_rows(histogram(**bins)) == [None]
 
 
-def test_histogram_of_a_variable_without_gradient_is_left_out() -> None:
-    assert histogram_rows(Histogram("a", "b", 3, np.full(BINS, math.nan))) is None
+def test_each_histogram_has_its_own_range() -> None:
+    counts = np.zeros([4, BINS])
+    counts[0, [90, 92]] = 1
+    counts[1] = math.nan  # No gradient.
+    counts[2, ZERO_BIN] = 1
+    counts[3, 100] = 2
+    first, none, zeros, last = histogram_rows(
+        Histograms(("a",) * 4, ("w", "x", "y", "z"), (2, 2, 2, 6), counts)
+    )
+    assert none is None
+    assert zeros is None
+    assert first is not None
+    assert last is not None
+    assert first[:, 2].tolist() == [1, 0, 1]
+    assert last[:, 2].tolist() == [6]
+    np.testing.assert_allclose(last[0, :2], np.log10(2.0) * np.array([-27, -26]))
+    np.testing.assert_allclose(first[0, 0], np.log10(2.0) * -37)
 
 
-def test_histogram_of_another_length() -> None:
-    message = "needs 257 counts. Received: counts of shape (3,) for dense_0/kernel. Pass a row"
+@pytest.mark.parametrize("shape", [(1, 3), (2, BINS), (BINS,)])
+def test_histograms_of_another_shape(shape: tuple[int, ...]) -> None:
+    message = f"need 257 counts a variable. Received: counts of shape {shape} for 1 variables"
     with pytest.raises(ValueError, match=re.escape(message)):
-        histogram_rows(Histogram("dense_0", "kernel", 3, np.ones(3)))
+        histogram_rows(Histograms(("dense_0",), ("kernel",), (3,), np.ones(shape)))
 
 
 def test_histogram_of_another_layer(make_reading: MakeReading) -> None:
-    stray = Histogram("conv", "kernel", 3, np.ones(BINS))
     with pytest.raises(ValueError, match="Received: layer='conv'. Pass the layer's name"):
-        step_summary(diagnose(make_reading()), [stray], "healthy", set())
+        StepEvents().event(diagnose(make_reading()), histogram(layer="conv", _9=1), "healthy")
 
 
 def test_markdown(make_reading: MakeReading) -> None:
@@ -160,23 +175,51 @@ def test_names_act_neither_as_markdown_nor_as_html(make_reading: MakeReading, na
 
 
 def event_of(diagnosis: Diagnosis) -> Event:
-    summary = step_summary(diagnosis, [], "healthy", set())
-    return Event(step=diagnosis.step, wall_time=diagnosis.reading.wall_time, summary=summary)
+    return StepEvents().event(diagnosis, None, "healthy")
 
 
 def test_only_the_first_value_of_a_tag_carries_metadata(make_reading: MakeReading) -> None:
     diagnosis = diagnose(make_reading())
-    first = step_summary(diagnosis, [histogram(_100=1)], "healthy", set())
-    tags = {value.tag for value in first.value}
-    second = step_summary(diagnosis, [histogram(_100=1)], "healthy", tags)
-    assert all(value.HasField("metadata") for value in first.value)
-    assert not any(value.HasField("metadata") for value in second.value)
-    assert len(second.SerializeToString()) < len(first.SerializeToString()) / 1.5
+    events = StepEvents()
+    described = []
+    for shown in (None, histogram(_100=1), histogram(_100=1), histogram(_100=1)):
+        event = events.event(diagnosis, shown, "healthy")
+        described.append([value.tag for value in event.summary.value if value.HasField("metadata")])
+        events.written()
+    assert len(described[0]) > 10
+    assert described[1:] == [["gradients/00_dense_0/kernel"], [], []]
+
+
+def test_metadata_comes_again_until_it_is_written(make_reading: MakeReading) -> None:
+    diagnosis = diagnose(make_reading())
+    events = StepEvents()
+    for _ in range(2):
+        event = events.event(diagnosis, None, "healthy")
+        assert all(value.HasField("metadata") for value in event.summary.value)
+
+
+def test_a_message_used_again_holds_the_step_and_no_more(make_reading: MakeReading) -> None:
+    """Also where values come and go, and where a histogram changes its size."""
+    events = StepEvents()
+    steps = [
+        (make_reading(step=1, rms=[1e-3, 2e-3]), histogram(_90=1, _99=1)),
+        (make_reading(step=2, rms=[4e-3, 5e-3]), histogram(_95=1)),
+        (make_reading(step=3, rms=[math.nan, 5e-3]), None),
+        (make_reading(step=4, rms=[1e-9, 5e-3]), histogram(_95=1)),
+    ]
+    for reading, shown in steps:
+        diagnosis = diagnose(reading)
+        again = events.event(diagnosis, shown, "healthy")
+        events.written()
+        fresh = StepEvents().event(diagnosis, shown, "healthy")
+        for value in (*again.summary.value, *fresh.summary.value):
+            value.ClearField("metadata")
+        assert again == fresh
 
 
 def test_every_value_has_a_data_class(make_reading: MakeReading) -> None:
     """TensorBoard guesses it for its own plugins, and hides other values without one."""
-    summary = step_summary(diagnose(make_reading()), [histogram(_100=1)], "healthy", set())
+    summary = StepEvents().event(diagnose(make_reading()), histogram(_100=1), "healthy").summary
     found = {
         (value.metadata.plugin_data.plugin_name, value.metadata.data_class)
         for value in summary.value

@@ -201,15 +201,12 @@ class Capture:
         return self._applied() - (row.update + 1) * self._accumulated()
 
     def _captured(self, row: Row) -> Captured:
-        missing = len(self._missing)
-        nothing = np.full((missing, len(FLOATS)), np.nan, np.float32)
-        uncounted = np.full((missing, BINS), np.nan, np.float32)
-        return Captured(
-            update=row.update,
-            layers=self._layers,
-            floats=np.concatenate([row.floats, nothing]),
-            counts=np.concatenate([row.counts, uncounted]),
-        )
+        floats, counts = row.floats, row.counts
+        if self._missing:
+            missing = len(self._missing)
+            floats = np.concatenate([floats, np.full((missing, len(FLOATS)), np.nan, np.float32)])
+            counts = np.concatenate([counts, np.full((missing, BINS), np.nan, np.float32)])
+        return Captured(row.update, self._layers, floats, counts)
 
 
 def _forward_graph() -> Any:

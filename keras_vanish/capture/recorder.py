@@ -72,8 +72,9 @@ class Recorder:
         self._every = every
         self.xla = xla
         self.always = always
-        self._packing = statistics.Packing(self.shapes, dtypes)
-        groups = zip(self._packing.groups, self._packing.sampled(statistics.update_stride))
+        self._gradients = statistics.Packing(self.shapes, dtypes)
+        self._histograms = statistics.Packing(self.shapes, dtypes, statistics.histogram_stride)
+        self._updates = statistics.Packing(self.shapes, dtypes, statistics.update_stride)
         half = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
             self._due_at = _variable(first, tf.int64, [])
@@ -82,8 +83,8 @@ class Recorder:
             # One buffer holds all that the host wants, so that it has to wait only once.
             self._buffer = _variable(0, tf.float32, [slots, _HEAD + half + len(self.shapes)])
             self._weights = [
-                _variable(0, statistics.computing_dtype(dtypes[group[0]]), shape)
-                for group, shape in groups
+                _variable(0, group.dtype, [len(group.owners), group.width])
+                for group in self._updates.groups
             ]
 
     def due(self, update: tf.Tensor) -> tf.Tensor:
@@ -105,24 +106,25 @@ class Recorder:
             clipped: The same after clipping; None where nothing clips.
             weights: The trained variables, in the order of the shapes.
         """
-        pack, xla = self._packing, self.xla
-        packed = pack.pack(gradients)
-        moments = statistics.moments(packed, xla)
+        packing, xla = self._gradients, self.xla
+        moments = statistics.moments(packing.groups, packing.pack(gradients), xla)
         after_clipping = [rows[:, 0] for rows in moments]
         if clipped is not None:
             after_clipping = statistics.clipped_root_mean_squares(
-                pack.pack(clipped), after_clipping, xla
+                packing.groups, packing.pack(clipped), after_clipping, xla
             )
-        samples = pack.sample(pack.pack(weights), statistics.update_stride)
-        weight_rms = statistics.root_mean_squares(samples, xla)
-        counts = statistics.exponent_histograms(pack.sample(packed, statistics.histogram_stride))
-        table = pack.unpack(
-            [
-                tf.concat([rows, tf.stack(columns, 1), count], 1)
-                for rows, count, *columns in zip(moments, counts, after_clipping, weight_rms)
-            ]
+        samples = self._updates.pack(weights)
+        weight_rms = statistics.root_mean_squares(self._updates.groups, samples, xla)
+        counts = statistics.exponent_histograms(
+            self._histograms.groups, self._histograms.pack(gradients)
         )
-        self._half.assign(tf.reshape(table, [-1]))
+        columns = [
+            packing.unpack(moments),
+            packing.unpack(after_clipping)[:, tf.newaxis],
+            self._updates.unpack(weight_rms)[:, tf.newaxis],
+            counts,
+        ]
+        self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
 
@@ -133,13 +135,13 @@ class Recorder:
             update: Int64 scalar, the number of the update.
             weights: The trained variables after the update.
         """
-        samples = self._packing.sample(self._packing.pack(weights), statistics.update_stride)
-        changes = [after - before for after, before in zip(samples, self._weights)]
-        rms = statistics.root_mean_squares(changes, self.xla)
+        packing = self._updates
+        changes = [after - before for after, before in zip(packing.pack(weights), self._weights)]
+        rms = statistics.root_mean_squares(packing.groups, changes, self.xla)
         written = self._written.assign_add(1)
         numbers = tf.stack([written, update])
         head = tf.cast(tf.reshape([numbers // _HALF, numbers % _HALF], [-1]), tf.float32)
-        row = tf.concat([head, self._half, self._packing.unpack(rms)], 0)
+        row = tf.concat([head, self._half, packing.unpack(rms)], 0)
         slot = (written - 1) % self.slots
         self._buffer.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
         self._due_at.assign(update + self._every if self._every < NEVER else NEVER)
@@ -166,12 +168,14 @@ class Recorder:
         numbers = buffer[:, :_HEAD].astype(np.int64)
         serials, updates = (numbers[:, :2] * _HALF + numbers[:, 2:]).T
         rows = []
+        variables, columns = len(self.shapes), len(FLOATS) - 1
         for slot in np.argsort(serials):
             if serials[slot] > seen:
-                half, update_rms = np.split(buffer[slot, _HEAD:], [-len(self.shapes)])
-                moments, counts = np.split(half.reshape(len(self.shapes), -1), [len(FLOATS) - 1], 1)
-                floats = np.column_stack([moments, update_rms])
-                rows.append(Row(int(updates[slot]), floats, counts))
+                half = buffer[slot, _HEAD:-variables].reshape(variables, -1)
+                floats = np.empty([variables, columns + 1], np.float32)
+                floats[:, :columns] = half[:, :columns]
+                floats[:, columns] = buffer[slot, -variables:]
+                rows.append(Row(int(updates[slot]), floats, half[:, columns:]))
         return int(serials.max()), rows
 
 

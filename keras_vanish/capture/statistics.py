@@ -3,16 +3,19 @@
 Everything here must compile under XLA: no dynamic shapes, no `tf.summary`, no
 `tf.histogram_fixed_width`.
 
-Many tiny operations, not arithmetic, are what costs time on a small model. So
-tensors of one shape are stacked, and every reduction runs once a shape.
+Many tiny operations, not arithmetic, are what costs time on a small model. So small
+tensors are packed into one matrix, and every reduction runs once for all of them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_vanish.capture.columns import BINS, ZERO_BIN
@@ -21,12 +24,18 @@ from keras_vanish.capture.columns import BINS, ZERO_BIN
 # about 1e-19 are no longer normal numbers.
 _SMALLEST_EXACT_MEAN_SQUARE = 1e-30
 
-# Stacking copies. Above this size the copy costs more than the operations it saves.
-_LARGEST_STACKED_SIZE = 1 << 16
+# Packing copies. Above this size the copy costs more than the operations it saves.
+_LARGEST_PACKED_SIZE = 1 << 16
+
+# A packed matrix is a copy, which takes memory for the time of the step.
+_LARGEST_GROUP_SIZE = 1 << 20
+
+# The width of a packed matrix: a bias fills one row, and rows are few.
+_WIDTH = 128
 
 # The smallest and the largest sample of a variable, and its share of the entries.
 _HISTOGRAM_SAMPLE = (1024, 16384, 16)
-_UPDATE_SAMPLE = (16384, 32768, 16)
+_UPDATE_SAMPLE = (4096, 32768, 16)
 
 # Rows of a dot product longer than this lose digits: XLA adds up in one register.
 _LONGEST_DOT = 4096
@@ -52,6 +61,11 @@ def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
     return 1
 
 
+def every_entry(shape: Sequence[int]) -> int:
+    """The distance between entries where none is left out."""
+    return 1
+
+
 def histogram_stride(shape: Sequence[int]) -> int:
     """The distance between the entries that a variable's histogram counts."""
     return _stride(shape, _HISTOGRAM_SAMPLE)
@@ -67,56 +81,123 @@ def computing_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Tensors that are packed into one matrix, each from a row of its own on.
+
+    Attributes:
+        members: Where they stand in the list of all tensors.
+        sizes: How many entries each of them has.
+        width: Entries a row; the last row of a member is filled up with zeros.
+        dtype: The dtype of the matrix.
+    """
+
+    members: tuple[int, ...]
+    sizes: tuple[int, ...]
+    width: int
+    dtype: tf.DType
+
+    @functools.cached_property
+    def lengths(self) -> list[int]:
+        """How many rows each member has."""
+        return [-(-size // self.width) for size in self.sizes]
+
+    @functools.cached_property
+    def owners(self) -> npt.NDArray[np.int32]:
+        """For each row, which of `members` it belongs to."""
+        return np.repeat(np.arange(len(self.members), dtype=np.int32), self.lengths)
+
+    @functools.cached_property
+    def entries(self) -> npt.NDArray[np.int32]:
+        """How many entries of each row are the member's."""
+        entries = np.full(len(self.owners), self.width, np.int32)
+        entries[np.cumsum(self.lengths) - 1] -= self.padding
+        return entries
+
+    @functools.cached_property
+    def padding(self) -> npt.NDArray[np.int32]:
+        """How many zeros fill up each member."""
+        return np.array(self.lengths, np.int32) * self.width - np.array(self.sizes, np.int32)
+
+    def sum(self, rows: tf.Tensor) -> tf.Tensor:
+        """Adds up what rows gave: from `[rows, ...]` to `[members, ...]`."""
+        return self._reduced(tf.math.unsorted_segment_sum, rows)
+
+    def min(self, rows: tf.Tensor) -> tf.Tensor:
+        """The least of what the rows of a member gave: `[members, ...]`."""
+        return self._reduced(tf.math.unsorted_segment_min, rows)
+
+    def max(self, rows: tf.Tensor) -> tf.Tensor:
+        """The largest of what the rows of a member gave: `[members, ...]`."""
+        return self._reduced(tf.math.unsorted_segment_max, rows)
+
+    def _reduced(self, reduction: Callable[..., tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
+        if len(self.owners) == len(self.members):
+            return rows
+        return reduction(rows, self.owners, len(self.members))
+
+
 class Packing:
-    """Which of a list of tensors are stacked into one, by shape and dtype.
+    """Packs a list of tensors, or evenly spaced samples of them, into few matrices.
 
     Args:
         shapes: Fully known shapes of the tensors, in order.
         dtypes: Their dtypes, in the same order.
+        stride: The distance between the entries to take of a tensor of a given shape.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]], dtypes: Sequence[tf.DType]) -> None:
-        self.shapes = [tuple(shape) for shape in shapes]
-        groups: dict[object, list[int]] = {}
-        for i, (shape, dtype) in enumerate(zip(self.shapes, dtypes)):
-            stacked = math.prod(shape) <= _LARGEST_STACKED_SIZE
-            groups.setdefault((shape, dtype) if stacked else i, []).append(i)
-        self.groups = list(groups.values())
-        self.group_shapes = [self.shapes[group[0]] for group in self.groups]
-        order = [i for group in self.groups for i in group]
-        self._inverse = [order.index(i) for i in range(len(order))]
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[int]],
+        dtypes: Sequence[tf.DType],
+        stride: Callable[[Sequence[int]], int] = every_entry,
+    ) -> None:
+        self._sizes = [math.prod(shape) for shape in shapes]
+        self._strides = [stride(shape) for shape in shapes]
+        taken = [-(-size // step) for size, step in zip(self._sizes, self._strides)]
+        groups: list[list[int]] = []
+        open_groups: dict[tf.DType, list[int]] = {}
+        for i, (size, dtype) in enumerate(zip(taken, dtypes)):
+            if size > _LARGEST_PACKED_SIZE:
+                groups.append([i])
+                continue
+            group = open_groups.get(computing_dtype(dtype))
+            if group is None or sum(taken[j] for j in group) + size > _LARGEST_GROUP_SIZE:
+                group = open_groups[computing_dtype(dtype)] = []
+                groups.append(group)
+            group.append(i)
+        self.groups = [
+            Group(
+                members=tuple(group),
+                sizes=tuple(taken[i] for i in group),
+                width=_WIDTH if len(group) > 1 else taken[group[0]],
+                dtype=computing_dtype(dtypes[group[0]]),
+            )
+            for group in groups
+        ]
+        order = [i for group in self.groups for i in group.members]
+        self._inverse = np.argsort(order)
 
     def pack(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """One tensor of shape `[members, entries]` a group, in the computing dtype."""
-        packed = []
-        for group in self.groups:
-            first = tensors[group[0]]
-            stacked = first if len(group) == 1 else tf.stack([tensors[i] for i in group])
+        """One tensor of shape `[rows, width]` a group, in the group's dtype."""
+        return [self._packed(group, tensors) for group in self.groups]
+
+    def _packed(self, group: Group, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        parts = []
+        for i, padding in zip(group.members, group.padding):
             # What comes of a sparse gradient has lost its shape.
-            flat = tf.reshape(stacked, [len(group), math.prod(self.shapes[group[0]])])
-            packed.append(tf.cast(flat, computing_dtype(first.dtype)))
-        return packed
-
-    def sample(
-        self, packed: Sequence[tf.Tensor], stride: Callable[[Sequence[int]], int]
-    ) -> list[tf.Tensor]:
-        """Evenly spaced entries of each member: every `stride(shape)`th, a tensor a group."""
-        return [
-            x if stride(shape) == 1 else x[:, :: stride(shape)]
-            for shape, x in zip(self.group_shapes, packed)
-        ]
-
-    def sampled(self, stride: Callable[[Sequence[int]], int]) -> list[tuple[int, int]]:
-        """The shapes of what `sample` gives."""
-        return [
-            (len(group), -(-math.prod(shape) // stride(shape)))
-            for group, shape in zip(self.groups, self.group_shapes)
-        ]
+            flat = tf.reshape(tensors[i], [self._sizes[i]])
+            flat = flat if self._strides[i] == 1 else flat[:: self._strides[i]]
+            parts.append(tf.cast(flat, group.dtype))
+            if padding:
+                parts.append(tf.zeros([padding], group.dtype))
+        joined = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+        return tf.reshape(joined, [len(group.owners), group.width])
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
         """Rows of all groups, `[members, ...]` each, in the order of the tensors."""
         joined = rows[0] if len(rows) == 1 else tf.concat(rows, 0)
-        if self._inverse == list(range(len(self._inverse))):
+        if np.array_equal(self._inverse, np.arange(len(self._inverse))):
             return joined
         return tf.gather(joined, self._inverse)
 
@@ -127,57 +208,60 @@ def sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
     On a CPU, XLA's compiler materialises the squares; dot products are twice as fast
     there, and on one long row five times slower than `tf.nn.l2_loss` elsewhere.
     """
-    if xla and tf.config.list_logical_devices("GPU"):
-        return tf.reduce_sum(tf.square(x), 1)
-    members, entries = x.shape
-    if members == 1 and not xla:
+    rows, entries = x.shape
+    if rows == 1 and not xla:
         return (2 * tf.nn.l2_loss(x))[tf.newaxis]
+    if not xla:
+        return tf.square(tf.math.reduce_euclidean_norm(x, 1))
+    if tf.config.list_logical_devices("GPU"):
+        return tf.reduce_sum(tf.square(x), 1)
     length = _divisor(entries, _LONGEST_DOT)
-    rows = tf.reshape(x, [members * (entries // length), 1, length])
-    squares = tf.matmul(rows, rows, transpose_b=True)
-    return tf.reduce_sum(tf.reshape(squares, [members, entries // length]), 1)
+    parts = tf.reshape(x, [rows * (entries // length), 1, length])
+    squares = tf.matmul(parts, parts, transpose_b=True)
+    return tf.reduce_sum(tf.reshape(squares, [rows, entries // length]), 1)
 
 
-def _careful(x: tf.Tensor) -> tf.Tensor:
+def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
     """Moments over the finite entries, free of overflow and underflow: `[k, MOMENTS]`."""
-    members, entries = x.shape
-    length = _divisor(entries, _LARGEST_STACKED_SIZE)
-    if members == 1 and _SHORTEST_CHUNK <= length < entries:
+    rows, width = x.shape
+    length = _divisor(width, _LARGEST_PACKED_SIZE)
+    if rows == 1 and _SHORTEST_CHUNK <= length < width:
         # In one go, this would need room for several copies of a large gradient.
-        chunks = tf.reshape(x, [entries // length, length])
+        group = Group(group.members, group.sizes, length, group.dtype)
         parts = tf.map_fn(
-            lambda chunk: _careful_parts(chunk[tf.newaxis])[0],
-            chunks,
+            lambda chunk: _careful_parts(chunk[tf.newaxis], [length])[0],
+            tf.reshape(x, [width // length, length]),
             parallel_iterations=1,
             fn_output_signature=tf.TensorSpec([_PARTS], x.dtype),
-        )[tf.newaxis]
+        )
     else:
-        parts = _careful_parts(x)[:, tf.newaxis]
-    count, scale, squares, total, low, high, nan, inf = tf.unstack(parts, axis=2)
-    counts = tf.reduce_sum(count, 1)
-    largest = tf.reduce_max(scale, 1, keepdims=True)
-    share = scale / tf.where(largest > 0, largest, tf.ones_like(largest))
+        parts = _careful_parts(x, group.entries)
+    count, scale, squares, total, low, high, nan, inf = tf.unstack(parts, axis=1)
+    counts = group.sum(count)
+    largest = group.max(scale)
+    divisor = tf.gather(largest, group.owners)
+    share = scale / tf.where(divisor > 0, divisor, tf.ones_like(divisor))
     moments = [
-        largest[:, 0] * tf.sqrt(tf.reduce_sum(share * share * squares, 1) / counts),
-        largest[:, 0] * (tf.reduce_sum(share * total, 1) / counts),
-        tf.reduce_min(low, 1),
-        tf.reduce_max(high, 1),
+        largest * tf.sqrt(group.sum(share * share * squares) / counts),
+        largest * (group.sum(share * total) / counts),
+        group.min(low),
+        group.max(high),
     ]
     missing = tf.fill(tf.shape(counts), tf.constant(math.nan, x.dtype))
     moments = [tf.where(counts > 0, moment, missing) for moment in moments]
-    rows = [*moments, tf.reduce_sum(nan, 1), tf.reduce_sum(inf, 1)]
-    return tf.cast(tf.stack(rows, 1), tf.float32)
+    return tf.cast(tf.stack([*moments, group.sum(nan), group.sum(inf)], 1), tf.float32)
 
 
 _PARTS = 8
 
 
-def _careful_parts(x: tf.Tensor) -> tf.Tensor:
+def _careful_parts(x: tf.Tensor, entries: npt.ArrayLike) -> tf.Tensor:
     """Of each row: finite entries, largest, sums scaled by it, extremes, NaN and Inf."""
     dtype = x.dtype
     nan = tf.math.is_nan(x)
     inf = tf.math.is_inf(x)
     finite = tf.logical_not(tf.logical_or(nan, inf))
+    finite = tf.logical_and(finite, tf.sequence_mask(entries, x.shape[1]))
     safe = tf.where(finite, x, tf.zeros_like(x))
     largest = tf.reduce_max(tf.abs(safe), 1)
     scaled = safe / tf.where(largest > 0, largest, tf.ones_like(largest))[:, tf.newaxis]
@@ -199,52 +283,49 @@ def _divisor(number: int, largest: int) -> int:
     return max(d for d in range(1, min(number, largest) + 1) if number % d == 0)
 
 
-def moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
+def moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
     """The moments of gradients, exact over all their entries.
 
     Args:
-        packed: Tensors of shape `[members, entries]`, float32 or float64.
+        groups: The groups of a packing.
+        packed: Their matrices, float32 or float64.
         xla: Whether the graph is going to be compiled by XLA.
 
     Returns:
-        A float32 tensor of shape `[members, len(MOMENTS)]` for each. RMS, mean,
+        A float32 tensor of shape `[members, len(MOMENTS)]` a group. RMS, mean,
         minimum and maximum are over the finite entries, and NaN if there is none.
     """
-    found: dict[int, tf.Tensor] = {}
-    small = [i for i, x in enumerate(packed) if x.shape[1] <= _LARGEST_STACKED_SIZE]
-    # A large gradient is read by itself: its memory is free as soon as it is read.
-    for group in [small, *([i] for i in range(len(packed)) if i not in small)]:
-        if group:
-            found.update(zip(group, _moments([packed[i] for i in group], xla)))
-    return [found[i] for i in range(len(packed))]
+    # Each by itself: the memory of a large gradient is free as soon as it is read.
+    return [_moments(group, x, xla) for group, x in zip(groups, packed)]
 
 
-def _moments(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
-    columns = []
-    for x in packed:
-        square = sum_of_squares(x, xla) / x.shape[1]
-        columns.append(
-            [
-                tf.sqrt(square),
-                tf.reduce_sum(x, 1) / x.shape[1],
-                tf.reduce_min(x, 1),
-                tf.reduce_max(x, 1),
-            ]
-        )
+def _moments(group: Group, x: tf.Tensor, xla: bool) -> tf.Tensor:
+    sizes = np.array(group.sizes, x.dtype.as_numpy_dtype)
+    square = group.sum(sum_of_squares(x, xla)) / sizes
+    mean = group.sum(tf.reduce_sum(x, 1)) / sizes
+    low, high = _extremes(group, x)
+    none = tf.zeros_like(mean)
     # A sum of squares is finite only if every entry is. The careful formulas cost
     # several more passes over the gradients, and are needed on sick models only.
-    holds = tf.reduce_all(
-        tf.concat([_exact(rms * rms, low, high) for rms, _, low, high in columns], 0)
+    return tf.cond(
+        tf.reduce_all(_exact(square, low, high)),
+        lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none], 1), tf.float32),
+        lambda: _careful(group, x),
     )
 
-    def fast() -> list[tf.Tensor]:
-        return [
-            tf.cast(tf.stack([*row, none, none], 1), tf.float32)
-            for row in columns
-            for none in [tf.zeros_like(row[0])]
-        ]
 
-    return tf.cond(holds, fast, lambda: [_careful(x) for x in packed])
+def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The least and the largest entry of each member, padding left out."""
+    low, high = tf.reduce_min(x, 1), tf.reduce_max(x, 1)
+    (filled_up,) = np.nonzero(group.entries < group.width)
+    if filled_up.size:
+        rows = tf.gather(x, filled_up)
+        # The first entry of a row stands in for its padding.
+        rows = tf.where(tf.sequence_mask(group.entries[filled_up], group.width), rows, rows[:, :1])
+        where = filled_up[:, np.newaxis]
+        low = tf.tensor_scatter_nd_update(low, where, tf.reduce_min(rows, 1))
+        high = tf.tensor_scatter_nd_update(high, where, tf.reduce_max(rows, 1))
+    return group.min(low), group.max(high)
 
 
 def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
@@ -255,58 +336,70 @@ def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> t
     return tf.logical_or(normal, tf.logical_and(smallest == 0, largest == 0))
 
 
-def root_mean_squares(packed: Sequence[tf.Tensor], xla: bool) -> list[tf.Tensor]:
-    """The RMS of each member: a float32 tensor of shape `[members]` for each tensor.
+def root_mean_squares(
+    groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool
+) -> list[tf.Tensor]:
+    """The RMS of each member: a float32 tensor of shape `[members]` a group.
 
     For samples: it computes in float64, in which no square leaves the range. Unlike in
     `moments`, an entry that is not finite makes it NaN or Inf.
     """
     rows = []
-    for x in packed:
-        squares = sum_of_squares(tf.cast(x, tf.float64), xla)
-        rows.append(tf.cast(tf.sqrt(squares / x.shape[1]), tf.float32))
+    for group, x in zip(groups, packed):
+        squares = group.sum(sum_of_squares(tf.cast(x, tf.float64), xla))
+        rows.append(tf.cast(tf.sqrt(squares / np.array(group.sizes, np.float64)), tf.float32))
     return rows
 
 
 def clipped_root_mean_squares(
-    packed: Sequence[tf.Tensor], unclipped: Sequence[tf.Tensor], xla: bool
+    groups: Sequence[Group], packed: Sequence[tf.Tensor], unclipped: Sequence[tf.Tensor], xla: bool
 ) -> list[tf.Tensor]:
-    """The RMS of clipped gradients: a float32 tensor of shape `[members]` for each.
+    """The RMS of clipped gradients: a float32 tensor of shape `[members]` a group.
 
     Args:
-        packed: The clipped gradients, of shape `[members, entries]`.
-        unclipped: Their RMS before clipping, float32 of shape `[members]`.
+        groups: The groups of a packing.
+        packed: The clipped gradients in it.
+        unclipped: Their RMS before clipping, float32 of shape `[members]` a group.
         xla: Whether the graph is going to be compiled by XLA.
     """
     rows = []
-    for x, rms in zip(packed, unclipped):
-        square = sum_of_squares(x, xla) / x.shape[1]
+    for group, x, rms in zip(groups, packed, unclipped):
+        sizes = np.array(group.sizes, x.dtype.as_numpy_dtype)
+        square = group.sum(sum_of_squares(x, xla)) / sizes
         # What is too small to be squared is too small to be clipped.
         tiny = square < _SMALLEST_EXACT_MEAN_SQUARE
         rows.append(tf.where(tiny, rms, tf.cast(tf.sqrt(square), tf.float32)))
     return rows
 
 
-def exponent_histograms(samples: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Counts of sampled entries by binary exponent.
+def exponent_histograms(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Counts of entries by binary exponent.
 
     Args:
-        samples: Float tensors of shape `[members, entries]`.
+        groups: The groups of a packing.
+        packed: Their matrices, float32 or float64.
 
     Returns:
-        A float32 tensor of shape `[members, BINS]` for each.
+        A float32 tensor of shape `[tensors, BINS]`, in the order of the tensors.
     """
-    members = [x.shape[0] for x in samples]
-    bits = tf.concat([tf.reshape(_magnitude_bits(x), [-1]) for x in samples], 0)
-    bins = tf.where(bits == 0, ZERO_BIN, tf.bitwise.right_shift(bits, 23))
-    first = BINS * np.arange(sum(members), dtype=np.int32)
+    tensors = sum(len(group.members) for group in groups)
+    padding = np.zeros([tensors, 1], np.int32)
+    shifted = []
+    for group, x in zip(groups, packed):
+        members = np.array(group.members, np.int32)
+        padding[members, 0] = group.padding
+        bits = _magnitude_bits(x)
+        bins = tf.where(bits == 0, ZERO_BIN, tf.bitwise.right_shift(bits, 23))
+        shifted.append(tf.reshape(bins + BINS * members[group.owners][:, np.newaxis], [-1]))
     counts = tf.raw_ops.DenseBincount(
-        input=bins + tf.repeat(first, np.repeat([x.shape[1] for x in samples], members)),
-        size=sum(members) * BINS,
+        input=tf.concat(shifted, 0),
+        size=tensors * BINS,
         weights=tf.zeros([0], tf.int32),
         binary_output=False,
     )
-    return tf.split(tf.cast(tf.reshape(counts, [-1, BINS]), tf.float32), members)
+    counts = tf.reshape(counts, [tensors, BINS])
+    counts = tf.concat([counts[:, :ZERO_BIN], counts[:, ZERO_BIN:] - padding], 1)
+    return tf.cast(counts, tf.float32)
 
 
 def _magnitude_bits(x: tf.Tensor) -> tf.Tensor:

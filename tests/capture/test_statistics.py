@@ -71,20 +71,29 @@ def in_mode(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return tf.function(function, jit_compile=mode == "xla")
 
 
+def statistics_of(
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[tf.DType],
+    tensors: Sequence[tf.Tensor],
+    xla: bool,
+) -> tuple[tf.Tensor, ...]:
+    packing = statistics.Packing(shapes, dtypes)
+    sampling = statistics.Packing(shapes, dtypes, statistics.histogram_stride)
+    packed = packing.pack(tensors)
+    return (
+        packing.unpack(statistics.moments(packing.groups, packed, xla)),
+        packing.unpack(statistics.root_mean_squares(packing.groups, packed, xla)),
+        statistics.exponent_histograms(sampling.groups, sampling.pack(tensors)),
+    )
+
+
 @functools.cache
 def rows_in(mode: str) -> Callable[[Sequence[Array]], tuple[Array, Array, Array]]:
     """Moments, RMS and histograms of tensors like `TENSORS`, one row a tensor."""
-    packing = statistics.Packing([s for s, _ in TENSORS], [d for _, d in TENSORS])
+    shapes, dtypes = zip(*TENSORS)
 
     def compute(tensors: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        packed = packing.pack(tensors)
-        xla = mode == "xla"
-        sample = packing.sample(packed, statistics.histogram_stride)
-        return (
-            packing.unpack(statistics.moments(packed, xla)),
-            packing.unpack(statistics.root_mean_squares(packed, xla)),
-            packing.unpack(statistics.exponent_histograms(sample)),
-        )
+        return statistics_of(shapes, dtypes, tensors, mode == "xla")
 
     compiled = in_mode(compute, mode)
     return lambda arrays: tuple(r.numpy() for r in compiled([tf.constant(a) for a in arrays]))
@@ -195,7 +204,7 @@ def test_float64_below_the_range_of_float32_is_told_from_zeros(mode: str) -> Non
     packing = statistics.Packing([(3,)], [tf.float64])
 
     def compute(x: tf.Tensor) -> tf.Tensor:
-        return statistics.exponent_histograms(packing.pack([x]))[0]
+        return statistics.exponent_histograms(packing.groups, packing.pack([x]))
 
     (counts,) = in_mode(compute, mode)(tf.constant([1e-39, -1e-200, 0.0], tf.float64)).numpy()
     assert counts[0] == 2
@@ -217,16 +226,9 @@ def test_without_a_finite_entry_moments_are_missing_and_counts_are_not(mode: str
 @pytest.mark.parametrize("mode", MODES)
 def test_a_large_tensor_is_exact_over_all_entries(mode: str) -> None:
     shape = (260, 257)
-    packing = statistics.Packing([shape, shape], [tf.float32, tf.float32])
 
     def compute(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        packed = packing.pack([a, b])
-        sample = packing.sample(packed, statistics.histogram_stride)
-        return (
-            packing.unpack(statistics.moments(packed, mode == "xla")),
-            packing.unpack(statistics.root_mean_squares(packed, mode == "xla")),
-            packing.unpack(statistics.exponent_histograms(sample)),
-        )
+        return statistics_of([shape] * 2, [tf.float32] * 2, [a, b], mode == "xla")
 
     compiled = in_mode(compute, mode)
     visited = np.arange(0, math.prod(shape), statistics.histogram_stride(shape))
@@ -251,8 +253,8 @@ def test_a_sum_over_millions_of_entries_stays_exact(mode: str) -> None:
     exact = math.sqrt(np.mean(np.square(x, dtype=np.float64)))
 
     def compute(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        xla = mode == "xla"
-        return statistics.moments([x], xla)[0], statistics.root_mean_squares([x], xla)[0]
+        moments, rms, _ = statistics_of([x.shape], [x.dtype], [x], mode == "xla")
+        return moments, rms
 
     moments, rms = in_mode(compute, mode)(tf.constant(x))
     np.testing.assert_allclose(moments[0, 0], exact, rtol=1e-4)
@@ -268,18 +270,49 @@ dtypes = st.sampled_from([tf.float16, tf.bfloat16, tf.float32, tf.float64])
 def test_unpacking_restores_the_order(tensors: list[tuple[tuple[int, ...], tf.DType]]) -> None:
     packing = statistics.Packing([s for s, _ in tensors], [d for _, d in tensors])
     packed = packing.pack([tf.fill(s, tf.cast(i, d)) for i, (s, d) in enumerate(tensors)])
-    rows = packing.unpack([tf.cast(x[:, :1], tf.float32) for x in packed])
-    np.testing.assert_array_equal(rows[:, 0], np.arange(len(tensors)))
+    largest = [group.max(tf.reduce_max(x, 1)) for group, x in zip(packing.groups, packed)]
+    rows = packing.unpack([tf.cast(x, tf.float32) for x in largest])
+    np.testing.assert_array_equal(rows, np.arange(len(tensors)))
 
 
 @pytest.mark.smoke
-def test_small_tensors_of_one_shape_and_dtype_are_stacked() -> None:
+def test_small_tensors_of_one_dtype_are_packed_together() -> None:
     large = (257, 256)
     packing = statistics.Packing(
-        [(2, 3), (3,), (2, 3), (3, 2), (2, 3), large, large],
-        [tf.float32] * 4 + [tf.float16] + [tf.float32] * 2,
+        [(2, 3), (300,), large, (2, 3), (3,), large],
+        [tf.float32] * 3 + [tf.float16, tf.float64] + [tf.float32],
     )
-    assert packing.groups == [[0, 2], [1], [3], [4], [5], [6]]
+    assert [group.members for group in packing.groups] == [(0, 1, 3), (2,), (4,), (5,)]
+    together = packing.groups[0]
+    # A tensor begins in a row of its own.
+    assert together.owners.tolist() == [0, 1, 1, 1, 2]
+    assert together.entries.tolist() == [6, 128, 128, 44, 6]
+    assert [group.width for group in packing.groups[1:]] == [257 * 256, 3, 257 * 256]
+
+
+@pytest.mark.smoke
+def test_a_packed_matrix_does_not_grow_without_bound() -> None:
+    packing = statistics.Packing([(256, 256)] * 40, [tf.float32] * 40)
+    assert [len(group.members) for group in packing.groups] == [16, 16, 8]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=2, max_size=6), st.sampled_from([-1, 1]))
+def test_padding_is_in_no_statistic(mode: str, sizes: list[int], sign: int) -> None:
+    # The zeros of the padding would be an extreme of each, and in the bin of zeros.
+    arrays = [sign * np.linspace(1, 2, size, dtype=np.float32) for size in sizes]
+    moments, rms, counts = (
+        rows.numpy()
+        for rows in in_mode(
+            lambda *x: statistics_of([a.shape for a in x], [tf.float32] * len(x), x, mode == "xla"),
+            mode,
+        )(*map(tf.constant, arrays))
+    )
+    for row, root, count, x in zip(moments, rms, counts, arrays):
+        check_moments(row, x)
+        np.testing.assert_allclose(root, reference_moments(x)[0], rtol=1e-5)
+        np.testing.assert_array_equal(count, reference_histogram(x))
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
@@ -288,7 +321,7 @@ def test_half_precision_is_computed_in_float32(dtype: tf.DType) -> None:
     (packed,) = packing.pack([tf.constant([300.0] * 4, dtype)])
     assert packed.dtype == tf.float32
     # In float16 the square of 300 is infinite.
-    assert statistics.moments([packed], False)[0][0, 0] == 300
+    assert statistics.moments(packing.groups, [packed], False)[0][0, 0] == 300
 
 
 matrices = st.one_of(
@@ -331,7 +364,7 @@ def test_a_sample_visits_all_regions_of_the_rows(shape: tuple[int, ...]) -> None
 @given(matrices)
 def test_sample_sizes_are_bounded(shape: tuple[int, ...]) -> None:
     size = math.prod(shape)
-    for stride, fewest, most in zip(STRIDES, (1024, 16384), (16384, 32768)):
+    for stride, fewest, most in zip(STRIDES, (1024, 4096), (16384, 32768)):
         count = -(-size // stride(shape))
         # The next stride that shares no factor with an axis may be several times as long.
         assert min(size, fewest) / 8 <= count <= min(size, 2 * most)
@@ -347,20 +380,22 @@ def test_a_small_tensor_is_seen_whole(stride: Callable[[Sequence[int]], int]) ->
 @pytest.mark.parametrize("mode", MODES)
 def test_a_sample_is_the_strided_entries_of_each_member(mode: str) -> None:
     shape = (50, 47)
-    packing = statistics.Packing([shape, (3,), shape], [tf.float32] * 3)
     x = np.arange(2 * 2350, dtype=np.float32).reshape(2, *shape)
 
     def stride(shape: Sequence[int]) -> int:
         return 11 if len(shape) == 2 else 1
 
-    def sample(a: tf.Tensor, b: tf.Tensor) -> list[tf.Tensor]:
-        return packing.sample(packing.pack([a, tf.constant([1.0, 2.0, 3.0]), b]), stride)
+    packing = statistics.Packing([shape, (3,), shape], [tf.float32] * 3, stride)
 
-    strided, whole = in_mode(sample, mode)(tf.constant(x[0]), tf.constant(x[1]))
+    def sample(a: tf.Tensor, b: tf.Tensor) -> list[tf.Tensor]:
+        return packing.pack([a, tf.constant([1.0, 2.0, 3.0]), b])
+
+    (packed,) = in_mode(sample, mode)(tf.constant(x[0]), tf.constant(x[1]))
     # 2350 / 11 = 213.6: the last entry is sampled from what is left over.
-    expected = np.stack([np.arange(0, 2350, 11), 2350 + np.arange(0, 2350, 11)])
-    np.testing.assert_array_equal(strided, expected)
-    np.testing.assert_array_equal(whole, [[1, 2, 3]])
-    assert (
-        packing.sampled(stride) == [tuple(strided.shape), tuple(whole.shape)] == [(2, 214), (1, 3)]
-    )
+    expected = [np.arange(0, 2350, 11), [1, 2, 3], 2350 + np.arange(0, 2350, 11)]
+    (group,) = packing.groups
+    assert group.sizes == (214, 3, 214)
+    for member, entries in enumerate(expected):
+        rows = packed.numpy()[group.owners == member].ravel()
+        np.testing.assert_array_equal(rows[: len(entries)], entries)
+        assert not rows[len(entries) :].any()

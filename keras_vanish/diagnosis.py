@@ -7,8 +7,8 @@ The definitions, their derivation and the evidence for the constants stand in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
@@ -45,6 +45,7 @@ class Diagnosis:
         verdict: `"healthy"`, `"vanishing"`, `"exploding"`, `"nonfinite"` or `"unknown"`.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
+        components: What the vanishing score is the largest of, by name.
     """
 
     reading: Reading
@@ -53,6 +54,7 @@ class Diagnosis:
     verdict: Verdict
     blame: tuple[str, ...]
     advice: tuple[str, ...]
+    components: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:

@@ -13,10 +13,11 @@ from typing import Any
 import keras
 
 from keras_vanish.capture.capture import Capture, Captured
+from keras_vanish.capture.probe import Probe
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
 from keras_vanish.events import EventWriter, Histograms
-from keras_vanish.reading import from_rows
+from keras_vanish.reading import Probed, from_rows
 from keras_vanish.table import render
 
 
@@ -43,6 +44,11 @@ class GradientMonitor(keras.callbacks.Callback):
             each epoch, or its first where Keras does not know how long the epoch is.
             With gradient accumulation, an optimizer step is a real update of the weights.
         histograms: Whether to write a histogram of each variable's gradient.
+        probe: Whether the model is run once more on recorded steps, forwards and backwards
+            on at most 32 samples of the batch, for what the gradients of weights do not show:
+            gradients of activations and, in recurrent layers, through time; dead and saturated
+            units. Nothing of the training is touched. `"auto"` does it in `fit` where the model
+            allows it, and warns once where not; True is the same; False does without.
         on_diagnosis: Called with each `Diagnosis`. An exception in it becomes a warning.
 
     Raises:
@@ -55,6 +61,7 @@ class GradientMonitor(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str] | None = "logs",
         update_freq: int | str = 100,
         histograms: bool = True,
+        probe: bool | str = "auto",
         on_diagnosis: Callable[[Diagnosis], Any] | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +77,8 @@ class GradientMonitor(keras.callbacks.Callback):
                 "on_diagnosis must be callable with a Diagnosis. "
                 f"Received: on_diagnosis={on_diagnosis!r}."
             )
+        if probe not in (True, False, "auto"):
+            raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
         if log_dir is not None and os.path.isfile(log_dir):
             raise ValueError(
                 f"log_dir must be a directory, but a file stands there. Received: "
@@ -77,6 +86,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.histograms = histograms
+        self.probe = probe
         self.on_diagnosis = on_diagnosis
         self.history: list[Diagnosis] = []
         self.verdict: Verdict = "unknown"
@@ -138,6 +148,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=self._every == 1 or (xla and steps == 1),
+                probe=Probe(model, xla=xla) if self.probe else None,
             )
             self._function = TrainFunction(
                 model,
@@ -284,6 +295,7 @@ class GradientMonitor(keras.callbacks.Callback):
             layers=captured.layers,
             floats=captured.floats,
             counts=captured.counts,
+            probed=_probed(captured),
         )
         diagnosis = diagnose(reading)
         self.history.append(diagnosis)
@@ -327,6 +339,15 @@ class GradientMonitor(keras.callbacks.Callback):
         if writer is not None:
             with contextlib.suppress(Exception):
                 writer.close()
+
+
+def _probed(captured: Captured) -> Probed | None:
+    found = captured.probed
+    return (
+        None
+        if found is None
+        else Probed(found.loss, found.names, found.activations, found.profiles)
+    )
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_vanish.capture.columns import (
+    ACTIVATIONS,
     BFLOAT16_FIRST_BIN,
     FLOAT16_FIRST_BIN,
     FLOATS,
@@ -93,6 +96,135 @@ class LayerReading(Statistics):
     units: int
 
 
+@dataclass(frozen=True)
+class ActivationReading:
+    """What the probe saw of one layer's output, over a slice of the batch.
+
+    All are floats; what does not apply to the layer, or cannot be known, is NaN.
+
+    Attributes:
+        name: What `model.summary()` calls the layer; `block/query` where it is nested.
+        depth: Its place in the order of the forward pass; 0 is nearest to the input.
+        size: How many numbers the output has for one sample.
+        gradient_rms: RMS of the finite entries of the gradient of the loss, a mean over
+            the probed samples, with respect to the output.
+        gradient_nonfinite_count: How many entries of that gradient are NaN or infinite.
+        output_rms: RMS of the finite entries of the output.
+        output_nonfinite_count: How many entries of the output are NaN or infinite.
+        preactivation_mean: Mean of what the activation function is given.
+        preactivation_std: Its standard deviation.
+        dead_fraction: Share of units of the ReLU family that are zero for every probed
+            sample, in [0, 1].
+        saturated_fraction: Share of the entries at which a bounded activation is nearly
+            flat, in [0, 1]; see `docs/score.md`.
+        attention_entropy: Mean entropy of the attention weights, in [0, 1]: 1 where
+            every key has the same weight.
+    """
+
+    name: str
+    depth: int
+    size: float
+    gradient_rms: float
+    gradient_nonfinite_count: float
+    output_rms: float
+    output_nonfinite_count: float
+    preactivation_mean: float
+    preactivation_std: float
+    dead_fraction: float
+    saturated_fraction: float
+    attention_entropy: float
+
+
+#: A time step is within the horizon while its gradient is at least this share of the last.
+HORIZON_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class RecurrentReading:
+    """How far back in time the gradient reaches in one recurrent layer.
+
+    Attributes:
+        rms: RMS of dL/dh_t, the gradient with respect to the layer's state, at each time
+            step that the layer went through, the last one last; NaN where there was none.
+    """
+
+    rms: tuple[float, ...]
+
+    @property
+    def horizon(self) -> float:
+        """How many steps back from the last one the gradient stays above 1% of its value there.
+
+        At most one less than the number of time steps; NaN where the last is not a positive
+        number.
+        """
+        last = self.rms[-1] if self.rms else math.nan
+        if not 0 < last < math.inf:
+            return math.nan
+        back = 0
+        for value in self.rms[-2::-1]:
+            if not value >= HORIZON_SHARE * last:
+                break
+            back += 1
+        return float(back)
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What the probe saw at one recorded update.
+
+    Attributes:
+        loss: The loss of the probed samples.
+        names: The layers whose outputs it saw, in the order of the forward pass.
+        table: Float64 array of shape `[layers, len(ACTIVATIONS)]`, read-only.
+        profiles: By recurrent layer a float64 array of shape `[time steps]`, read-only:
+            see `RecurrentReading`.
+    """
+
+    loss: float
+    names: tuple[str, ...]
+    table: npt.NDArray[np.float64]
+    profiles: Mapping[str, npt.NDArray[np.float64]]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.names), len(ACTIVATIONS))
+        if self.table.shape != expected:
+            raise ValueError(
+                f"A probe needs one name and one row of {len(ACTIVATIONS)} numbers a layer. "
+                f"Received: {len(self.names)} names and a table of shape {self.table.shape}."
+            )
+        for name, profile in self.profiles.items():
+            if profile.ndim != 1:
+                raise ValueError(
+                    "A profile has one number a time step. Received: an array of shape "
+                    f"{profile.shape} for {name!r}."
+                )
+        object.__setattr__(self, "table", _frozen(self.table))
+        profiles = {name: _frozen(profile) for name, profile in self.profiles.items()}
+        object.__setattr__(self, "profiles", MappingProxyType(profiles))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Probed):
+            return NotImplemented
+        return (
+            (self.names, list(self.profiles)) == (other.names, list(other.profiles))
+            and np.array_equal(self.loss, other.loss, equal_nan=True)
+            and np.array_equal(self.table, other.table, equal_nan=True)
+            and all(
+                np.array_equal(profile, other.profiles[name], equal_nan=True)
+                for name, profile in self.profiles.items()
+            )
+        )
+
+    def __reduce__(self) -> Any:
+        return Probed, (self.loss, self.names, self.table, dict(self.profiles))
+
+
+def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    copy = np.array(array, np.float64)
+    copy.flags.writeable = False
+    return copy
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What was seen at one recorded update.
@@ -103,6 +235,7 @@ class Reading:
         names: The layers, input side first.
         units: The width of each layer's output.
         table: Float64 array of shape `[layers, len(COLUMNS)]`, read-only.
+        probed: What the probe saw; None without it.
     """
 
     step: int
@@ -110,6 +243,7 @@ class Reading:
     names: tuple[str, ...]
     units: tuple[int, ...]
     table: npt.NDArray[np.float64]
+    probed: Probed | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.names), len(COLUMNS))
@@ -119,18 +253,17 @@ class Reading:
                 f"{len(COLUMNS)} numbers a layer. Received: {len(self.names)} names, "
                 f"{len(self.units)} widths and a table of shape {self.table.shape}."
             )
-        table = np.array(self.table, np.float64)
-        table.flags.writeable = False
-        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "table", _frozen(self.table))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reading):
             return NotImplemented
-        return (self.step, self.wall_time, self.names, self.units) == (
+        return (self.step, self.wall_time, self.names, self.units, self.probed) == (
             other.step,
             other.wall_time,
             other.names,
             other.units,
+            other.probed,
         ) and np.array_equal(self.table, other.table, equal_nan=True)
 
     @property
@@ -142,6 +275,22 @@ class Reading:
                 zip(self.names, self.units, self.table.tolist())
             )
         )
+
+    @property
+    def activations(self) -> tuple[ActivationReading, ...]:
+        """One record a probed layer, in the order of the forward pass; empty without the probe."""
+        if self.probed is None:
+            return ()
+        return tuple(
+            ActivationReading(name=name, depth=depth, **dict(zip(ACTIVATIONS, row)))
+            for depth, (name, row) in enumerate(zip(self.probed.names, self.probed.table.tolist()))
+        )
+
+    @property
+    def timesteps(self) -> dict[str, RecurrentReading]:
+        """By recurrent layer, how far back the gradient reaches; empty without the probe."""
+        profiles = {} if self.probed is None else self.probed.profiles
+        return {name: RecurrentReading(tuple(p.tolist())) for name, p in profiles.items()}
 
     @property
     def update_ratios(self) -> npt.NDArray[np.float64]:
@@ -178,6 +327,7 @@ def from_rows(
     layers: Sequence[LayerInfo],
     floats: npt.NDArray[np.float32],
     counts: npt.NDArray[np.float32],
+    probed: Probed | None = None,
 ) -> Reading:
     """Makes a reading of the rows that one recorded update left.
 
@@ -188,6 +338,7 @@ def from_rows(
         floats: Array of shape `[variables, len(FLOATS)]`.
         counts: Array of shape `[variables, BINS]`. A variable that has no gradient
             has a row of NaN here and in `floats`.
+        probed: What the probe saw.
     """
     order = [index for layer in layers for index in layer.indices]
     sizes = np.array([size for layer in layers for size in layer.sizes], np.float64)
@@ -200,6 +351,7 @@ def from_rows(
         names=tuple(layer.name for layer in layers),
         units=tuple(layer.units for layer in layers),
         table=table,
+        probed=probed,
     )
 
 

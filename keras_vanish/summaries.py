@@ -22,13 +22,16 @@ from tensorboard.plugins.histogram import metadata as histogram_plugin
 from tensorboard.plugins.scalar import metadata as scalar_plugin
 from tensorboard.plugins.text import metadata as text_plugin
 
-from keras_vanish.capture.columns import BINS, EXPONENT_BINS
+from keras_vanish.capture.columns import ACTIVATIONS, BINS, EXPONENT_BINS
 from keras_vanish.diagnosis import Diagnosis
-from keras_vanish.reading import COLUMNS, Reading
+from keras_vanish.reading import COLUMNS, Probed, Reading
 
 #: The plugin that owns the record, and the beginning of the record's tag.
 PLUGIN = "gradient_flow"
 VERSION = 1
+_ACTIVATIONS = f"{PLUGIN}/activations"
+_PROFILE = f"{PLUGIN}/profile"
+_LOSS = f"{PLUGIN}/loss"
 
 _HISTOGRAM_AXIS = (
     "The axis is log10 of the magnitude of the gradient's entries, before clipping: -9 stands "
@@ -76,12 +79,28 @@ def scalars(diagnosis: Diagnosis) -> dict[str, float]:
     column = dict(zip(COLUMNS, reading.table.T))
     values = [column["gradient_rms"], reading.update_ratios, column["zero_fraction"]]
     found.update(zip(_layer_tags(reading.names), np.stack(values, 1).ravel().tolist()))
+    found |= {f"vanishing_score/{name}": score for name, score in diagnosis.components.items()}
+    if reading.probed is not None:
+        table = reading.probed.table[:, [ACTIVATIONS.index(name) for name in _PLOTTED]]
+        found.update(zip(_activation_tags(reading.probed.names), table.ravel().tolist()))
+        for name, recurrent in reading.timesteps.items():
+            found[_utf8(f"horizon/{name}")] = recurrent.horizon
     return {tag: value for tag, value in found.items() if not math.isnan(value)}
 
 
 @functools.lru_cache(maxsize=8)
 def _layer_tags(names: tuple[str, ...]) -> list[str]:
     kinds = ("gradient_rms", "update_ratio", "zero_fraction")
+    return [_utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
+
+
+# Of what the probe measures; they are missing where they do not apply.
+_PLOTTED = ("gradient_rms", "dead_fraction", "saturated_fraction", "attention_entropy")
+
+
+@functools.lru_cache(maxsize=8)
+def _activation_tags(names: tuple[str, ...]) -> list[str]:
+    kinds = ("activation_gradient_rms", *_PLOTTED[1:])
     return [_utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
 
 
@@ -244,6 +263,13 @@ def _contents(
     yield _Content(
         *_record_metadata(reading.names, reading.units), types_pb2.DT_DOUBLE, reading.table
     )
+    if reading.probed is not None:
+        probed = reading.probed
+        tag, metadata = _activations_metadata(probed.names)
+        yield _Content(tag, metadata, types_pb2.DT_DOUBLE, probed.table)
+        yield _Content(*_loss_metadata(), types_pb2.DT_DOUBLE, np.array(probed.loss))
+        for name, profile in probed.profiles.items():
+            yield _Content(*_profile_metadata(name), types_pb2.DT_DOUBLE, profile)
     for tag, number in scalars(diagnosis).items():
         yield _Content(tag, _SCALAR, types_pb2.DT_FLOAT, number)
     text = markdown(diagnosis, verdict).encode("utf-8", "backslashreplace")
@@ -275,13 +301,31 @@ def _shape(*sizes: int) -> TensorShapeProto:
 
 @functools.lru_cache(maxsize=8)
 def _record_metadata(names: tuple[str, ...], units: tuple[int, ...]) -> tuple[str, SummaryMetadata]:
-    fields = {"version": VERSION, "columns": COLUMNS, "names": names, "units": units}
-    content = json.dumps(fields, separators=(",", ":")).encode()
+    return _metadata(PLUGIN, {"columns": COLUMNS, "names": names, "units": units})
+
+
+@functools.lru_cache(maxsize=8)
+def _activations_metadata(names: tuple[str, ...]) -> tuple[str, SummaryMetadata]:
+    return _metadata(_ACTIVATIONS, {"columns": ACTIVATIONS, "names": names})
+
+
+@functools.cache
+def _loss_metadata() -> tuple[str, SummaryMetadata]:
+    return _metadata(_LOSS, {})
+
+
+@functools.lru_cache(maxsize=1024)
+def _profile_metadata(name: str) -> tuple[str, SummaryMetadata]:
+    return _metadata(_PROFILE, {"name": name})
+
+
+def _metadata(prefix: str, fields: dict[str, Any]) -> tuple[str, SummaryMetadata]:
+    content = json.dumps({"version": VERSION, **fields}, separators=(",", ":")).encode()
     plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN, content=content)
     metadata = SummaryMetadata(plugin_data=plugin, data_class=summary_pb2.DATA_CLASS_TENSOR)
     # TensorBoard keeps the metadata of a tag's first event in a run, over all its files.
     # So a tag stands for one set of layers, whichever process wrote it.
-    return f"{PLUGIN}/{zlib.crc32(content):08x}", metadata
+    return f"{prefix}/{zlib.crc32(content):08x}", metadata
 
 
 def readings(events: Iterable[bytes]) -> Iterator[Reading]:
@@ -293,18 +337,33 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
     Raises:
         ValueError: If a record is not as this version writes it.
     """
-    layers: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+    described: dict[str, Any] = {}
     for data in events:
         event = parsed_event(data)
+        record: tuple[tuple[str, ...], tuple[int, ...], npt.NDArray[np.float64]] | None = None
+        activations: tuple[tuple[str, ...], npt.NDArray[np.float64]] | None = None
+        profiles: dict[str, npt.NDArray[np.float64]] = {}
+        loss = math.nan
         for value in event.summary.value:
             if value.metadata.plugin_data.plugin_name == PLUGIN:
-                layers.setdefault(value.tag, _parsed(value.metadata.plugin_data.content))
+                content = value.metadata.plugin_data.content
+                described.setdefault(value.tag, _parsed(value.tag, content))
             elif not value.tag.startswith(f"{PLUGIN}/"):
                 continue
-            if value.tag not in layers:
+            if value.tag not in described:
                 raise ValueError(f"the tag {value.tag!r} has no metadata")
-            names, units = layers[value.tag]
-            yield Reading(event.step, event.wall_time, names, units, _table(value.tensor))
+            description, table = described[value.tag], _table(value.tensor)
+            if value.tag.startswith(f"{_PROFILE}/"):
+                profiles[description] = table
+            elif value.tag.startswith(f"{_LOSS}/"):
+                loss = _number(table)
+            elif value.tag.startswith(f"{_ACTIVATIONS}/"):
+                activations = description, table
+            else:
+                record = (*description, table)
+        if record is not None:
+            probed = None if activations is None else Probed(loss, *activations, profiles)
+            yield Reading(event.step, event.wall_time, *record, probed)
 
 
 def parsed_event(data: bytes) -> Event:
@@ -319,7 +378,8 @@ def parsed_event(data: bytes) -> Event:
         raise ValueError(f"a record is not a TensorBoard event ({error})") from error
 
 
-def _parsed(content: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _parsed(tag: str, content: bytes) -> Any:
+    """What the metadata of a record says: names and units, names, or one name."""
     try:
         fields = json.loads(content)
     except ValueError as error:
@@ -329,16 +389,30 @@ def _parsed(content: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:
         raise ValueError(
             f"the record has version {version!r}, this keras-vanish reads version {VERSION}"
         )
-    if fields.get("columns") != list(COLUMNS):
+    if tag.startswith(f"{_PROFILE}/"):
+        name = fields.get("name")
+        if not isinstance(name, str):
+            raise ValueError(f"the record has the name {name!r}")
+        return name
+    if tag.startswith(f"{_LOSS}/"):
+        return None
+    of_activations = tag.startswith(f"{_ACTIVATIONS}/")
+    if fields.get("columns") != list(ACTIVATIONS if of_activations else COLUMNS):
         raise ValueError(f"the record has the columns {fields.get('columns')!r}")
     names, units = fields.get("names"), fields.get("units")
-    if not _all_of(str, names) or not _all_of(int, units):
+    if not _all_of(str, names) or not (of_activations or _all_of(int, units)):
         raise ValueError(f"the record has the names {names!r} and the units {units!r}")
-    return tuple(names), tuple(units)
+    return tuple(names) if of_activations else (tuple(names), tuple(units))
 
 
 def _all_of(kind: type, entries: object) -> bool:
     return isinstance(entries, list) and all(type(entry) is kind for entry in entries)
+
+
+def _number(table: npt.NDArray[np.float64]) -> float:
+    if table.shape:
+        raise ValueError(f"the record of the loss has the shape {table.shape}")
+    return float(table)
 
 
 def _table(tensor: TensorProto) -> npt.NDArray[np.float64]:

@@ -56,6 +56,22 @@ def layers_of(model: Any, variables: Sequence[Any], ranks: Sequence[float]) -> l
     return [_layer(path, grouped[path], variables) for path in order]
 
 
+def layer_paths(model: Any) -> dict[int, str]:
+    """The `id` of each layer below `model`, and its name as `layers_of` gives it.
+
+    A layer without variables is named likewise; a shared one as where it is first found.
+    """
+    paths: dict[int, str] = {}
+
+    def visit(layer: Any, path: tuple[str, ...]) -> None:
+        for child, below in _children_paths(layer, path):
+            paths.setdefault(id(child), "/".join(below))
+            visit(child, below)
+
+    visit(model, ())
+    return paths
+
+
 def _layer(path: str, indices: Sequence[int], variables: Sequence[Any]) -> LayerInfo:
     shapes = [tuple(variables[i].shape) for i in indices]
     sizes = [_product(shape) for shape in shapes]
@@ -100,11 +116,23 @@ def _owners(layer: Any, path: tuple[str, ...]) -> Iterable[tuple[int, str]]:
     own = [v for v in layer.variables if id(v) not in inherited]
     for variable in own:
         yield id(variable), "/".join(path) or layer.name
+    for child, below in _children_paths(layer, path):
+        yield from _owners(child, below)
+
+
+def _children_paths(layer: Any, path: tuple[str, ...]) -> list[tuple[Any, tuple[str, ...]]]:
+    """The layers directly below one, and the path of each."""
+    children = _children(layer)
     weighty = [child for child in children if child.variables]
     # A recurrent layer's weights live in its cell, which no summary shows.
     hidden = len(weighty) == 1 and weighty[0] is getattr(layer, "cell", None)
-    for child, name in zip(weighty, _distinct([child.name for child in weighty])):
-        yield from _owners(child, path if hidden and path else (*path, name))
+    if hidden and path:
+        return [(weighty[0], path)]
+    names = _distinct([child.name for child in weighty])
+    # What has no variables must not change the names of those that have some.
+    rest = [child for child in children if not child.variables]
+    names = _distinct([*names, *(child.name for child in rest)])
+    return [(child, (*path, name)) for child, name in zip([*weighty, *rest], names)]
 
 
 def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from keras_vanish.reading import COLUMNS, Reading
+from keras_vanish.capture.columns import ACTIVATIONS
+from keras_vanish.reading import COLUMNS, Probed, Reading
 
 with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.
@@ -22,6 +23,7 @@ def _make_reading(
     names: Sequence[str] | None = None,
     units: int = 32,
     wall_time: float | None = None,
+    probed: Probed | None = None,
     **columns: float | Sequence[float],
 ) -> Reading:
     """A reading of a healthy model, one layer for each gradient RMS.
@@ -32,6 +34,7 @@ def _make_reading(
         names: Names of the layers; `dense_0`, `dense_1`, ... by default.
         units: Width of every layer.
         wall_time: Seconds since 1970; by default one second a step.
+        probed: What the probe saw; see `make_probed`.
         **columns: Values for other columns of `Statistics`: one for all layers, or one a
             layer.
     """
@@ -53,6 +56,41 @@ def _make_reading(
         names=tuple(names or (f"dense_{i}" for i in range(len(rms)))),
         units=(units,) * len(rms),
         table=np.stack([values[name] for name in COLUMNS], 1).astype(np.float64),
+        probed=probed,
+    )
+
+
+def _make_probed(
+    rms: Sequence[float] = (1e-3, 1e-3, 1e-3),
+    names: Sequence[str] | None = None,
+    loss: float = 1.0,
+    profiles: Mapping[str, Sequence[float]] | None = None,
+    **columns: float | Sequence[float],
+) -> Probed:
+    """What the probe saw of a healthy model, one layer for each gradient RMS.
+
+    Args:
+        rms: RMS of the gradient with respect to each layer's output, in the order of the
+            forward pass.
+        names: Names of the layers; `dense_0`, `dense_1`, ... by default.
+        loss: The loss.
+        profiles: RMS of dL/dh_t by recurrent layer.
+        **columns: Values for other `ACTIVATIONS`: one for all layers, or one a layer.
+            What does not apply to every layer is NaN by default.
+    """
+    values = {name: np.full(len(rms), np.nan) for name in ACTIVATIONS}
+    values["size"] = np.full(len(rms), 32.0)
+    values["gradient_rms"] = np.array(rms, np.float64)
+    values["output_rms"] = np.ones(len(rms))
+    values["gradient_nonfinite_count"] = values["output_nonfinite_count"] = np.zeros(len(rms))
+    unknown = set(columns) - set(ACTIVATIONS)
+    assert not unknown, unknown
+    values.update({name: np.broadcast_to(value, len(rms)) for name, value in columns.items()})
+    return Probed(
+        loss=loss,
+        names=tuple(names or (f"dense_{i}" for i in range(len(rms)))),
+        table=np.stack([values[name] for name in ACTIVATIONS], 1).astype(np.float64),
+        profiles={name: np.array(profile, float) for name, profile in (profiles or {}).items()},
     )
 
 
@@ -60,3 +98,9 @@ def _make_reading(
 def make_reading() -> Callable[..., Reading]:
     """The factory `make_reading(step=0, rms=[...], **columns)`."""
     return _make_reading
+
+
+@pytest.fixture(scope="session")
+def make_probed() -> Callable[..., Probed]:
+    """The factory `make_probed(rms=[...], profiles={...}, **columns)`."""
+    return _make_probed

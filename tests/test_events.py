@@ -28,10 +28,10 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from tensorboard.plugins.text.text_plugin import TextPlugin
 from tensorboard.util.tensor_util import make_ndarray
 
-from keras_vanish.capture.columns import BINS
+from keras_vanish.capture.columns import ACTIVATIONS, BINS
 from keras_vanish.diagnosis import Diagnosis, diagnose
 from keras_vanish.events import EventWriter, Histograms, read, runs, verdict_of
-from keras_vanish.reading import COLUMNS, Reading
+from keras_vanish.reading import COLUMNS, Probed, Reading
 from keras_vanish.summaries import scalars
 from keras_vanish.tfrecord import frame, records
 
@@ -41,7 +41,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecat
 MakeReading = Callable[..., Reading]
 
 
-def write(log_dir: Path, *readings: Reading, histograms: Histograms | None = None) -> list[Diagnosis]:
+def write(
+    log_dir: Path, *readings: Reading, histograms: Histograms | None = None
+) -> list[Diagnosis]:
     """Writes readings with a writer of their own; returns their diagnoses."""
     history = [diagnose(reading) for reading in readings]
     writer = EventWriter(log_dir)
@@ -70,6 +72,21 @@ def any_reading(draw: st.DrawFn) -> Reading:
         names=tuple(draw(st.lists(names, min_size=count, max_size=count))),
         units=tuple(draw(st.lists(st.integers(1, 2**40), min_size=count, max_size=count))),
         table=draw(arrays(np.float64, (count, len(COLUMNS)), elements=values)),
+        probed=draw(st.none() | any_probed()),
+    )
+
+
+@st.composite
+def any_probed(draw: st.DrawFn) -> Probed:
+    count = draw(st.integers(0, 3))
+    values = st.one_of(st.sampled_from([0.0, np.nan, np.inf, 5e-324]), st.floats(0, 1, width=32))
+    names = st.text(st.characters(), max_size=8)
+    profile = arrays(np.float64, st.integers(0, 5), elements=values)
+    return Probed(
+        loss=draw(values),
+        names=tuple(draw(st.lists(names, min_size=count, max_size=count))),
+        table=draw(arrays(np.float64, (count, len(ACTIVATIONS)), elements=values)),
+        profiles=draw(st.dictionaries(names, profile, max_size=2)),
     )
 
 

@@ -177,9 +177,29 @@ def check_same(plain: Run, monitored: Run) -> None:
 )
 def test_every_model_is_bit_identical(build: Callable[[], Any], mode: str) -> None:
     plain = run(build, "adam", mode)
-    monitor = GradientMonitor(None, update_freq=1)
+    # The probe would draw from TensorFlow's own generator, and refuses to.
+    monitor = GradientMonitor(None, update_freq=1, probe=build is not noisy)
     check_same(plain, run(build, "adam", mode, monitor))
     assert len(monitor.history) == 8
+    for diagnosis in monitor.history:
+        assert (diagnosis.reading.probed is None) == (build is noisy)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_the_probe_now_and_then_is_bit_identical(mode: str) -> None:
+    plain = run(dense, "adamw", mode)
+    monitor = GradientMonitor(None, update_freq=3)
+    check_same(plain, run(dense, "adamw", mode, monitor))
+    assert [len(d.reading.activations) for d in monitor.history] == [6, 6, 6]
+
+
+def test_a_model_that_cannot_be_probed_is_warned_about_and_not_changed() -> None:
+    plain = run(noisy, "adam", "graph")
+    monitor = GradientMonitor(None, update_freq=3)
+    with pytest.warns(UserWarning, match="cannot probe this model.*RandomStandardNormal"):
+        check_same(plain, run(noisy, "adam", "graph", monitor))
+    assert len(monitor.history) == 3
+    assert monitor.history[-1].reading.probed is None
 
 
 @pytest.mark.parametrize(
@@ -188,7 +208,7 @@ def test_every_model_is_bit_identical(build: Callable[[], Any], mode: str) -> No
 )
 def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
     plain = run(small, optimizer, mode)
-    monitor = GradientMonitor(None, update_freq=3)
+    monitor = GradientMonitor(None, update_freq=3, probe=False)
     check_same(plain, run(small, optimizer, mode, monitor))
     assert len(monitor.history) >= 2
 

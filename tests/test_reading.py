@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from keras_vanish.capture.columns import BINS, FLOATS, ZERO_BIN
+from keras_vanish.capture.columns import ACTIVATIONS, BINS, FLOATS, ZERO_BIN
 from keras_vanish.reading import (
     COLUMNS,
     LayerReading,
+    Probed,
     Reading,
+    RecurrentReading,
     Statistics,
     combine,
     from_rows,
@@ -22,6 +26,7 @@ from keras_vanish.reading import (
 from keras_vanish.topology import LayerInfo
 
 Array = npt.NDArray[Any]
+MakeReading = Callable[..., Reading]
 MISSING = Statistics(5.0, *[math.nan] * (len(COLUMNS) - 1))
 
 
@@ -329,3 +334,88 @@ def test_the_model_is_all_layers_together() -> None:
     assert_equal(model, combine(parts))
     assert model.gradient_norm == pytest.approx(math.sqrt(69))
     assert (model.gradient_min, model.gradient_max, model.nan_count) == (-8, 2, 1)
+
+
+# The probe
+
+
+@pytest.mark.parametrize(
+    ("rms", "horizon"),
+    [
+        ([1.0, 1.0, 1.0], 2),
+        ([1.0, 0.009, 0.02, 1.0], 1),  # What comes again further back does not count.
+        ([0.011, 0.1, 1.0], 2),
+        ([1e-3, 1e-3, 1.0], 0),
+        ([math.inf, 1.0], 1),
+        ([math.nan, 0.5, 1.0], 1),
+        ([1.0], 0),
+        ([], math.nan),
+        ([1.0, 0.0], math.nan),
+        ([1.0, math.nan], math.nan),
+        ([1.0, math.inf], math.nan),
+    ],
+)
+def test_horizon(rms: list[float], horizon: float) -> None:
+    assert RecurrentReading(tuple(rms)).horizon == pytest.approx(horizon, nan_ok=True)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=20),
+    st.floats(-12, 12).map(lambda exponent: 10.0**exponent),
+)
+def test_horizon_does_not_depend_on_the_scale(rms: list[float], factor: float) -> None:
+    # Values that a rounding moves over the limit are left out.
+    assume(all(abs(value / rms[-1] - 0.01) > 1e-6 for value in rms))
+    scaled = RecurrentReading(tuple(value * factor for value in rms))
+    assert scaled.horizon == RecurrentReading(tuple(rms)).horizon
+
+
+def test_what_the_probe_saw(make_probed: Callable[..., Probed], make_reading: MakeReading) -> None:
+    probed = make_probed(
+        rms=[1e-3, 2e-3], names=["a", "b/c"], dead_fraction=[math.nan, 0.5], profiles={"a": [1, 2]}
+    )
+    reading = make_reading(probed=probed)
+    first, second = reading.activations
+    assert (first.name, first.depth, first.gradient_rms) == ("a", 0, 1e-3)
+    assert (second.name, second.depth, second.dead_fraction) == ("b/c", 1, 0.5)
+    assert math.isnan(first.dead_fraction)
+    assert reading.timesteps == {"a": RecurrentReading((1.0, 2.0))}
+
+
+def test_without_the_probe(make_reading: MakeReading) -> None:
+    assert make_reading().activations == ()
+    assert make_reading().timesteps == {}
+
+
+def test_readings_with_and_without_the_probe_differ(
+    make_probed: Callable[..., Probed], make_reading: MakeReading
+) -> None:
+    probed = make_probed(profiles={"a": [1, 2]})
+    assert probed == make_probed(profiles={"a": [1, 2]})
+    assert make_reading(probed=probed) != make_reading()
+    for other in (
+        make_probed(profiles={"a": [1, 3]}),
+        make_probed(profiles={"b": [1, 2]}),
+        make_probed(profiles={"a": [1, 2]}, loss=2.0),
+        make_probed(profiles={"a": [1, 2]}, output_rms=2.0),
+        make_probed(profiles={"a": [1, 2]}, names=["x", "y", "z"]),
+    ):
+        assert probed != other
+
+
+def test_what_the_probe_saw_can_be_pickled_and_not_be_changed(
+    make_probed: Callable[..., Probed],
+) -> None:
+    probed = make_probed(profiles={"a": [1, 2]})
+    assert pickle.loads(pickle.dumps(probed)) == probed
+    with pytest.raises(ValueError, match="read-only"):
+        probed.table[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        probed.profiles["a"][0] = 1
+
+
+def test_a_probe_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"Received: 1 names and a table of shape \(1, 3\)"):
+        Probed(1.0, ("a",), np.zeros((1, 3)), {})
+    with pytest.raises(ValueError, match=r"an array of shape \(2, 2\) for 'a'"):
+        Probed(1.0, (), np.zeros((0, len(ACTIVATIONS))), {"a": np.zeros((2, 2))})

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.columns import BINS, FLOATS
+from keras_vanish.capture.probe import Probe, Probed
 from keras_vanish.capture.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.tap import innermost, iterations_variable, tap
 from keras_vanish.topology import LayerInfo, data_flow_ranks, layers_of
@@ -29,12 +30,14 @@ class Captured:
         floats: Float32 array of shape `[variables, len(FLOATS)]`; a row of NaN for a
             variable without a gradient.
         counts: Float32 array of shape `[variables, BINS]`, likewise.
+        probed: What the probe found; None without it.
     """
 
     update: int
     layers: list[LayerInfo]
     floats: np.ndarray
     counts: np.ndarray
+    probed: Probed | None
 
 
 class Capture:
@@ -48,6 +51,7 @@ class Capture:
         xla: Whether the train step is compiled by XLA.
         always: Whether each step that runs tapped is recorded, because every step is to be,
             or because the host runs the tapped one only when it is `wanted`.
+        probe: What probes the batch on recorded steps of a wrapped train step.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Capture:
         slots: int,
         xla: bool = False,
         always: bool = False,
+        probe: Probe | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -65,6 +70,8 @@ class Capture:
         self._slots = slots
         self._xla = xla
         self._always = always
+        self._probe = probe
+        self._data: Any = None
         self._recorder: Recorder | None = None
         self._variables: list[Any] = []
         self._missing: list[Any] = []
@@ -82,8 +89,12 @@ class Capture:
         """
 
         def tapped_step(*args: Any, **kwargs: Any) -> Any:
-            with self.open():
-                outputs = step(*args, **kwargs)
+            self._data = args[0] if args else None
+            try:
+                with self.open():
+                    outputs = step(*args, **kwargs)
+            finally:
+                self._data = None
             if self._variables and not self._layers:
                 self._layers = self._order(_traced_forward_pass(self._model, args))
             return outputs
@@ -92,7 +103,22 @@ class Capture:
 
     def open(self) -> contextlib.AbstractContextManager[None]:
         """Within this context, what the optimizer applies is recorded."""
-        return tap(self._optimizer, self._recorder_for)
+        return tap(self._optimizer, self._recorder_for, self._probed)
+
+    def _probed(self) -> tf.Tensor | None:
+        if self._probe is None or self._data is None:
+            return None
+        try:
+            return self._probe.trace(self._data)
+        except Exception as error:
+            # The readings of the tap go on.
+            self._probe = None
+            warnings.warn(
+                "GradientMonitor cannot probe this model, and shows the gradients of its weights "
+                f"only: {error!r}. Set probe=False to say that this is meant.",
+                stacklevel=2,
+            )
+            return None
 
     def _recorder_for(self, variables: list[Any], missing: list[Any]) -> Recorder | None:
         try:
@@ -206,7 +232,10 @@ class Capture:
             missing = len(self._missing)
             floats = np.concatenate([floats, np.full((missing, len(FLOATS)), np.nan, np.float32)])
             counts = np.concatenate([counts, np.full((missing, BINS), np.nan, np.float32)])
-        return Captured(row.update, self._layers, floats, counts)
+        probed = None
+        if row.probed is not None and self._probe is not None:
+            probed = self._probe.parse(row.probed)
+        return Captured(row.update, self._layers, floats, counts, probed)
 
 
 def _forward_graph() -> Any:

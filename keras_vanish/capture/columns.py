@@ -25,3 +25,21 @@ FLOAT16_FIRST_BIN = 127 - 25
 #: Deep Learning Training", 2019); what is below the smallest normal number, 2**-126,
 #: is flushed to zero by the hardware that computes in it.
 BFLOAT16_FIRST_BIN = 1
+
+#: What the probe measures of a layer's output, in the order of a row. A column that does
+#: not apply to a layer is NaN. `size` is the number of entries for one sample. Both RMS are
+#: over the finite entries. The gradient is that of the loss, a mean over the probed
+#: samples. `dead_fraction` is a share of units, `saturated_fraction` one of entries;
+#: `attention_entropy` lies in [0, 1].
+ACTIVATIONS = (
+    "size",
+    "gradient_rms",
+    "gradient_nonfinite_count",
+    "output_rms",
+    "output_nonfinite_count",
+    "preactivation_mean",
+    "preactivation_std",
+    "dead_fraction",
+    "saturated_fraction",
+    "attention_entropy",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,11 +30,13 @@ class Row(NamedTuple):
         update: How many updates the optimizer had applied before it.
         floats: Float32 array of shape `[variables, len(FLOATS)]`.
         counts: Float32 array of shape `[variables, BINS]`: the sampled histogram.
+        probed: Float32 array: what the probe returned; None without one.
     """
 
     update: int
     floats: np.ndarray
     counts: np.ndarray
+    probed: np.ndarray | None
 
 
 class Recorder:
@@ -82,6 +85,7 @@ class Recorder:
             self._half = _variable(0, tf.float32, [half])
             # One buffer holds all that the host wants, so that it has to wait only once.
             self._buffer = _variable(0, tf.float32, [slots, _HEAD + half + len(self.shapes)])
+            self._probed: Any = None
             self._weights = [
                 _variable(0, group.dtype, [len(group.owners), group.width])
                 for group in self._updates.groups
@@ -97,6 +101,7 @@ class Recorder:
         gradients: Sequence[tf.Tensor],
         clipped: Sequence[tf.Tensor] | None,
         weights: Sequence[tf.Tensor],
+        probed: tf.Tensor | None = None,
     ) -> None:
         """Reads the gradients, and keeps a sample of the weights as they are.
 
@@ -105,7 +110,10 @@ class Recorder:
             gradients: What the update is going to be made from, before clipping.
             clipped: The same after clipping; None where nothing clips.
             weights: The trained variables, in the order of the shapes.
+            probed: Float32 vector of what a probe found, always of the same length.
         """
+        if probed is not None:
+            self._keep(probed)
         packing, xla = self._gradients, self.xla
         moments = statistics.moments(packing.groups, packing.pack(gradients), xla)
         after_clipping = [rows[:, 0] for rows in moments]
@@ -127,6 +135,13 @@ class Recorder:
         self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
+
+    def _keep(self, probed: tf.Tensor) -> None:
+        if self._probed is None:
+            with tf.init_scope():
+                self._probed = _variable(math.nan, tf.float32, [self.slots, probed.shape[0]])
+        slot = self._written % self.slots
+        self._probed.scatter_update(tf.IndexedSlices(probed[tf.newaxis], slot[tf.newaxis]))
 
     def after(self, update: tf.Tensor, weights: Sequence[tf.Tensor]) -> None:
         """Measures by how much the update changed the weights, and completes the row.
@@ -165,6 +180,7 @@ class Recorder:
             `slots`: what is older has been written over.
         """
         buffer = self._buffer.numpy()
+        probed = None if self._probed is None else self._probed.numpy()
         numbers = buffer[:, :_HEAD].astype(np.int64)
         serials, updates = (numbers[:, :2] * _HALF + numbers[:, 2:]).T
         rows = []
@@ -175,7 +191,14 @@ class Recorder:
                 floats = np.empty([variables, columns + 1], np.float32)
                 floats[:, :columns] = half[:, :columns]
                 floats[:, columns] = buffer[slot, -variables:]
-                rows.append(Row(int(updates[slot]), floats, half[:, columns:]))
+                rows.append(
+                    Row(
+                        update=int(updates[slot]),
+                        floats=floats,
+                        counts=half[:, columns:],
+                        probed=None if probed is None else probed[slot],
+                    )
+                )
         return int(serials.max()), rows
 
 

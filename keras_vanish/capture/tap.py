@@ -36,7 +36,11 @@ def iterations_variable(optimizer: Any) -> Any:
 
 
 @contextlib.contextmanager
-def tap(optimizer: Any, recorder_for: RecorderFor) -> Iterator[None]:
+def tap(
+    optimizer: Any,
+    recorder_for: RecorderFor,
+    probe: Callable[[], tf.Tensor | None] = lambda: None,
+) -> Iterator[None]:
     """Records what passes through `optimizer.apply` within the `with` block.
 
     The optimizer is untouched outside of the block. In a `tf.function` the block
@@ -45,12 +49,14 @@ def tap(optimizer: Any, recorder_for: RecorderFor) -> Iterator[None]:
     Args:
         optimizer: A Keras optimizer.
         recorder_for: Gives the recorder for the trained variables.
+        probe: Gives a vector that is recorded with the gradients. It is called where they
+            are read: on recorded steps only, before the update.
     """
     inner = innermost(optimizer)
     untapped = inner.apply
 
     def apply(grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        _apply_and_record(inner, untapped, list(grads), trainable_variables, recorder_for)
+        _apply_and_record(inner, untapped, list(grads), trainable_variables, recorder_for, probe)
 
     # Past `__setattr__`, in which Keras tracks what is set.
     attributes = vars(inner)
@@ -72,6 +78,7 @@ def _apply_and_record(
     grads: list[Any],
     trainable_variables: Sequence[Any] | None,
     recorder_for: RecorderFor,
+    probe: Callable[[], tf.Tensor | None],
 ) -> None:
     if not optimizer.built:
         if trainable_variables is None:
@@ -127,7 +134,7 @@ def _apply_and_record(
         seen = [tf.convert_to_tensor(g) for g in (repeated(gradients) if fused else gradients)]
         clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
         clipped = optimizer._clip_gradients(seen) if clips else None
-        recorder.before(update, seen, clipped, read_weights())
+        recorder.before(update, seen, clipped, read_weights(), probe())
 
     recorded = _when(due, before)
     untapped(grads, trainable_variables)

@@ -1,0 +1,105 @@
+"""What the outputs of an activation function tell: dead units, saturation, attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# An entry is saturated where the slope of the function is under this share of its
+# steepest: there the unit passes on almost nothing of the gradient (Glorot & Bengio,
+# "Understanding the difficulty of training deep feedforward neural networks", 2010).
+_FLAT = 0.05
+
+# Where a function is that flat, by the value it gives. The slopes are y(1 - y) for the
+# sigmoid, whose steepest is 1/4, 1 - y**2 for tanh and (1 - |y|)**2 for softsign; the
+# piecewise linear ones are flat at their bounds.
+_SATURATED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "sigmoid": lambda y: y * (1 - y) < _FLAT / 4,
+    "tanh": lambda y: 1 - y * y < _FLAT,
+    "softsign": lambda y: tf.square(1 - tf.abs(y)) < _FLAT,
+    "hard_sigmoid": lambda y: tf.logical_or(y <= 0, y >= 1),
+    "hard_tanh": lambda y: tf.abs(y) >= 1,
+}
+
+
+def saturated(function: Any, y: tf.Tensor, present: tf.Tensor | None = None) -> Any:
+    """The share of entries at which an activation function is flat.
+
+    Args:
+        function: The activation function. Known by name are sigmoid, tanh, softsign,
+            hard_sigmoid and hard_tanh.
+        y: What it gave.
+        present: Bool tensor of the shape of the first axes of `y`: which entries count.
+
+    Returns:
+        A float64 scalar; NaN for another function.
+    """
+    flat = _SATURATED.get(getattr(function, "__name__", ""))
+    if flat is None:
+        return math.nan
+    share = tf.cast(flat(tf.cast(y, tf.float32)), tf.float64)
+    if present is None:
+        return tf.reduce_mean(share)
+    weight = tf.cast(present, tf.float64)
+    share = tf.reduce_mean(share, list(range(weight.shape.rank, share.shape.rank)))
+    return tf.reduce_sum(share * weight) / tf.reduce_sum(weight)
+
+
+def rectifies(function: Any) -> bool:
+    """Whether an activation function gives exactly zero for every negative number."""
+    try:
+        with tf.init_scope():
+            y = np.asarray(function(tf.constant([[-64.0, -8.0, -1.0, -0.125, 1.0]])))
+    except Exception:  # It cannot be evaluated by itself: unknown.
+        return False
+    return bool(np.shape(y) == (1, 5) and (y[0, :4] == 0).all() and y[0, 4] != 0)
+
+
+def dead(y: tf.Tensor, axis: int) -> tf.Tensor:
+    """The share of units that are exactly zero for every sample and position.
+
+    Args:
+        y: What a function gave for which `rectifies` holds.
+        axis: The axis of the units.
+    """
+    others = [i for i in range(y.shape.rank) if i != axis % y.shape.rank]
+    return tf.reduce_mean(tf.cast(tf.reduce_all(y == 0, others), tf.float64))
+
+
+def entropy(weights: tf.Tensor, mask: Any, axes: int) -> tf.Tensor:
+    """How evenly attention is spread: 0 if each query attends to one key, 1 if to all alike.
+
+    The mean over queries and heads of the entropy, divided by the logarithm of the number
+    of keys that the query may attend to. Queries with fewer than two are left out.
+
+    Args:
+        weights: Attention weights, which add up to 1 over the last `axes` axes.
+        mask: None, or what can be broadcast to the shape of `weights`: True at keys that
+            a query may attend to.
+        axes: How many axes of keys there are.
+
+    Returns:
+        A float64 scalar; NaN where every query is left out.
+    """
+    keys = list(range(-axes, 0))
+    weights = tf.cast(weights, tf.float32)
+    spread = -tf.reduce_sum(tf.math.xlogy(weights, weights), keys)
+    allowed = tf.ones_like(weights)
+    if mask is not None:
+        allowed *= tf.cast(tf.cast(mask, tf.bool), tf.float32)
+    allowed = tf.reduce_sum(allowed, keys)
+    counts = allowed > 1
+    share = spread / tf.math.log(tf.where(counts, allowed, 2 * tf.ones_like(allowed)))
+    counts = tf.cast(counts, tf.float64)
+    return tf.reduce_sum(tf.cast(share, tf.float64) * counts) / tf.reduce_sum(counts)
+
+
+def activation_of(layer: Any) -> Any:
+    """The function that a recurrent layer's states come out of; None if unknown."""
+    known = (keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)
+    return layer.activation if isinstance(layer, known) else None

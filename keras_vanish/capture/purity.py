@@ -1,0 +1,51 @@
+"""Tells whether a traced computation leaves everything as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tensorflow.python.framework import op_def_registry
+
+# Operations that TensorFlow calls stateful, because they read a state, control the flow
+# or fail, and that change nothing that outlives them.
+_HARMLESS = frozenset(
+    {
+        *("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"),
+        *("VarIsInitializedOp", "VariableShape", "LookupTableFindV2", "LookupTableSizeV2"),
+        *("StatefulPartitionedCall", "PartitionedCall", "Case", "If", "While"),
+        *("Assert", "CheckNumerics", "CheckNumericsV2"),
+        *("CudnnRNN", "CudnnRNNV2", "CudnnRNNV3", "CudnnRNNBackprop", "CudnnRNNBackpropV2"),
+        "CudnnRNNBackpropV3",
+    }
+)
+
+
+def refuse_side_effects(graph: Any) -> None:
+    """Checks that what was traced assigns to no variable and advances no random state.
+
+    Args:
+        graph: The `FuncGraph`; the functions that it calls are looked at, too.
+
+    Raises:
+        ValueError: If it does, or may.
+    """
+    for name in _operations(graph):
+        definition = op_def_registry.get(name)
+        stateful = definition is not None and definition.is_stateful
+        if stateful and name not in _HARMLESS and not name.startswith("TensorArray"):
+            raise ValueError(
+                "A layer changes more than Keras' own variables when it is called: running it "
+                f"once more would change the training. Received: the operation {name}. Draw "
+                "random numbers with keras.random and a SeedGenerator, and keep state in "
+                "self.add_weight."
+            )
+
+
+def _operations(graph: Any) -> Iterator[str]:
+    definition = graph.as_graph_def()
+    for node in definition.node:
+        yield node.op
+    for function in definition.library.function:
+        for node in function.node_def:
+            yield node.op

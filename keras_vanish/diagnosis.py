@@ -7,28 +7,16 @@ The definitions, their derivation and the evidence for the constants stand in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from keras_vanish.reading import LayerReading, Reading
+from keras_vanish import scores
+from keras_vanish.advice import advice, sentence
+from keras_vanish.reading import Reading
+from keras_vanish.scores import CRITICAL_DECAY, THRESHOLD, Course, Profile
 
 Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite", "unknown"]
-
-#: Scores at or above this are flagged.
-THRESHOLD = 0.5
-
-#: The decay from the output to the input, in decades, at which a score is 0.5.
-CRITICAL_DECAY = 2.0
-
-#: A layer that one update changes by more than this share of its weights is opening:
-#: it began at or near zero, and what it holds back now it lets through soon.
-OPENING_RATIO = 0.1
-
-#: A layer with more exact zeros than this in its gradient has sparse inputs: it is a table of
-#: which the batch uses a few rows, such as an embedding, or most of it is inactive.
-SPARSE_FRACTION = 0.5
 
 #: How many readings in a row must agree before the run's verdict follows them.
 AGREEING_READINGS = 3
@@ -43,18 +31,22 @@ class Diagnosis:
         vanishing_score: In [0, 1], flagged at 0.5 or more; NaN if it cannot be known.
         exploding_score: In [0, 1], flagged at 0.5 or more; NaN if it cannot be known.
         verdict: `"healthy"`, `"vanishing"`, `"exploding"`, `"nonfinite"` or `"unknown"`.
+        components: What the scores are the largest of, by name, each in [0, 1] or NaN. Of the
+            vanishing score: `weights`, `activations`, `time`, `dead` and `saturated`; of
+            the exploding score: `growth` and `update`. `docs/score.md` defines them.
+        cause: The component that the verdict rests on; empty where there is none.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
-        components: What the vanishing score is the largest of, by name.
     """
 
     reading: Reading
     vanishing_score: float
     exploding_score: float
     verdict: Verdict
+    components: Mapping[str, float]
+    cause: str
     blame: tuple[str, ...]
     advice: tuple[str, ...]
-    components: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -63,154 +55,117 @@ class Diagnosis:
 
     def sentence(self) -> str:
         """The verdict in plain words, with the layers to blame."""
-        if not self.blame:
-            return _SENTENCES_WITHOUT_LAYERS[self.verdict]
-        return _SENTENCES[self.verdict].format(layers=_listed(self.blame))
+        return sentence(self.verdict, self.cause, self.blame)
 
 
-def signal(layer: LayerReading) -> float:
-    """An estimate of the norm of the gradient that arrived at a layer's output.
-
-    For a dense layer `dL/dW = x (dL/dz)^T`. With inputs `x` of RMS near 1, which
-    initialisers and normalisation aim at (Glorot & Bengio 2010), the RMS of `dL/dW` is
-    the RMS of `dL/dz`, and its norm is that times the root of the number of outputs.
-    Entries that are exactly zero (inputs that are always zero, dead units) are left out of
-    the RMS. Where most are zero (`SPARSE_FRACTION`), the inputs are nearer to one-hot ones,
-    of norm 1: there the norm of `dL/dW` is that of `dL/dz`.
-
-    Returns:
-        A positive number, or NaN where the layer has no gradient or only zeros.
-    """
-    active = 1.0 - layer.zero_fraction
-    if not (layer.gradient_rms > 0 and active > 0):
-        return math.nan
-    if layer.zero_fraction > SPARSE_FRACTION:
-        return layer.gradient_norm if layer.gradient_norm > 0 else math.nan
-    return layer.gradient_rms / math.sqrt(active) * math.sqrt(layer.units)
-
-
-def decay(profile: Sequence[float]) -> float:
-    """How many decades a signal loses on its way from the output to the input.
-
-    Args:
-        profile: log10 of the signal at each layer, input side first.
-
-    Returns:
-        The decades lost, at least 0; NaN for fewer than two layers. For a signal that
-        loses the same at each layer it is the total, however many layers there are.
-
-    With `top` the largest value, the decay is `(top - profile[k]) / (1 - k / (layers - 1))`
-    at that `k` in the first third of the layers where this is smallest: a layer there
-    that still hears the loss shows that the signal arrives, and layers that are quiet by
-    construction do not decide alone.
-    """
-    last = len(profile) - 1
-    if last < 1:
-        return math.nan
-    top = max(profile)
-    return min((top - profile[k]) / (1 - k / last) for k in range(last // 3 + 1))
-
-
-def score_of_decay(decades: float) -> float:
-    """`1 - 2**(-decades / CRITICAL_DECAY)`: 0 for no decay, 0.5 at the critical one."""
-    # The one NaN: diagnoses that miss the same compare equal.
-    return math.nan if math.isnan(decades) else 1.0 - 2.0 ** (-decades / CRITICAL_DECAY)
-
-
-def _signals(layers: Sequence[LayerReading]) -> list[tuple[LayerReading, float]]:
-    """The layers that tell something about depth, with log10 of their signal."""
-    return [
-        (layer, math.log10(signal(layer)))
-        for layer in layers
-        if not math.isnan(signal(layer)) and not layer.update_ratio >= OPENING_RATIO
-    ]
-
-
-def vanishing_score(layers: Sequence[LayerReading]) -> float:
-    """How much of the gradient is lost between the output and the input.
-
-    `score_of_decay(decay(log10(signal)))` over the layers that have a gradient other
-    than zero and are not opening (`OPENING_RATIO`). Multiplying every gradient by a
-    constant does not change it.
-
-    Args:
-        layers: The layers of one reading, input side first.
-
-    Returns:
-        A number in [0, 1], or NaN where fewer than two layers tell.
-    """
-    return score_of_decay(decay([value for _, value in _signals(layers)]))
-
-
-def exploding_score(layers: Sequence[LayerReading]) -> float:
-    """How much the gradient grows towards the input, or breaks the weights.
-
-    The larger of two components. Depth: `score_of_decay` of the decades by which the
-    signal grows from the output to the input. Update: `u / (1 + u)`, where `u` is the
-    median of the layers' update ratios: 0.5 where one update changes the weights by as
-    much as they are.
-
-    Args:
-        layers: The layers of one reading, input side first.
-
-    Returns:
-        A number in [0, 1], or NaN where neither component is known.
-    """
-    growth = _growth(layers)
-    ratios = [layer.update_ratio for layer in layers if not math.isnan(layer.update_ratio)]
-    ratio = median(ratios) if ratios else math.nan
-    broken = 1.0 if ratio == math.inf else ratio / (1.0 + ratio)
-    known = [component for component in (growth, broken) if not math.isnan(component)]
-    return max(known, default=math.nan)
-
-
-def diagnose(reading: Reading) -> Diagnosis:
+def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
     """Scores, verdict, blame and advice for one reading.
 
-    NaN or Inf in a gradient come first, then explosion, then vanishing. Without a
-    vanishing score the verdict is `"unknown"`, unless one of the former is certain.
+    In this order: NaN or Inf in a gradient; updates as large as the weights; saturated
+    activations; gradients that grow towards the input; gradients that vanish. Where nothing
+    is known of vanishing by depth, and nothing else is certain, the verdict is `"unknown"`.
+
+    Args:
+        reading: The reading.
+        course: How the loss went up to and with this reading; without it nothing is known
+            of vanishing through time.
     """
-    layers = reading.layers
-    vanishing, exploding = vanishing_score(layers), exploding_score(layers)
+    layers, activations, timesteps = reading.layers, reading.activations, reading.timesteps
+    by_weights = scores.weight_profile(layers)
+    by_activations = scores.activation_profile(reading)
+    profiles = (by_weights, by_activations)
+    vanishing = {
+        "weights": scores.vanishing_by(by_weights),
+        "activations": scores.vanishing_by(by_activations),
+        "time": scores.by_time(timesteps, course or Course()),
+        "dead": scores.by_dead_units(activations),
+        "saturated": scores.by_saturation(activations),
+    }
+    exploding = {
+        "growth": scores.worst(*map(scores.growth_by, profiles), scores.growth_by_time(timesteps)),
+        "update": scores.by_update(layers),
+    }
+    vanishing_score = scores.worst(*vanishing.values())
+    known = not math.isnan(scores.worst(vanishing["weights"], vanishing["activations"]))
+
     verdict: Verdict
-    blame: list[str] = []
+    cause, blame = "", list[str]()
     if any(layer.nonfinite_count > 0 for layer in layers):
         verdict = "nonfinite"
-        blame = [layer.name for layer in layers if layer.nonfinite_count > 0]
-    elif exploding >= THRESHOLD:
-        verdict = "exploding"
-        blame = _overgrown(layers)
-    elif math.isnan(vanishing):
+        cause, blame = _nonfinite(reading)
+    elif exploding["update"] >= THRESHOLD:
+        verdict, cause = "exploding", "update"
+        blame = [layer.name for layer in layers if layer.update_ratio >= 1]
+    elif exploding["growth"] >= THRESHOLD and not vanishing["saturated"] >= THRESHOLD:
+        verdict, cause = "exploding", "growth"
+        blame = [
+            name
+            for profile in profiles
+            if scores.growth_by(profile) >= THRESHOLD
+            for name in _overgrown(profile)
+        ]
+        blame += [n for n, r in timesteps.items() if scores.growth_by_time({n: r}) >= THRESHOLD]
+    elif vanishing_score >= THRESHOLD:
+        verdict = "vanishing"
+        cause = max(vanishing, key=lambda name: scores.worst(vanishing[name], -1.0))
+        if cause in ("weights", "activations"):
+            blame = _starved(by_weights if cause == "weights" else by_activations)
+        elif cause == "time":
+            decades = {name: scores.time_decay(r) for name, r in timesteps.items()}
+            blame = [name for name, lost in decades.items() if lost >= scores.CRITICAL_TIME_DECAY]
+        elif cause == "dead":
+            blame = [a.name for a in activations if a.dead_fraction == 1.0]
+        else:
+            blame = [a.name for a in activations if a.saturated_fraction >= THRESHOLD]
+    elif not known:
         verdict = "unknown"
         blame = [layer.name for layer in layers if layer.gradient_rms == 0]
-    elif vanishing >= THRESHOLD:
-        verdict = "vanishing"
-        blame = _starved(layers)
     else:
         verdict = "healthy"
-    return Diagnosis(reading, vanishing, exploding, verdict, tuple(blame), _ADVICE[verdict])
+    return Diagnosis(
+        reading=reading,
+        vanishing_score=vanishing_score,
+        exploding_score=scores.worst(*exploding.values()),
+        verdict=verdict,
+        components={**vanishing, **exploding},
+        cause=cause,
+        blame=tuple(dict.fromkeys(blame)),
+        advice=advice(verdict, cause),
+    )
 
 
-def _growth(layers: Sequence[LayerReading]) -> float:
-    return score_of_decay(decay([value for _, value in reversed(_signals(layers))]))
+def _nonfinite(reading: Reading) -> tuple[str, list[str]]:
+    """Where NaN or Inf began, if the probe saw it; else all layers that have some."""
+    for activation in reading.activations:
+        if activation.output_nonfinite_count > 0:
+            return "output", [activation.name]
+    # Back-propagation goes from the output to the input.
+    for activation in reversed(reading.activations):
+        if activation.gradient_nonfinite_count > 0:
+            return "gradient", [activation.name]
+    return "", [layer.name for layer in reading.layers if layer.nonfinite_count > 0]
 
 
-def _starved(layers: Sequence[LayerReading]) -> list[str]:
-    signals = _signals(layers)
-    values = [value for _, value in signals]
+def _starved(profile: Profile) -> list[str]:
+    values = [value for _, value in profile]
     # The score and this limit may differ by a rounding: some layer is always named.
     limit = max(max(values) - CRITICAL_DECAY, min(values))
-    return [layer.name for layer, value in signals if value <= limit]
+    return [name for name, value in profile if value <= limit]
 
 
-def _overgrown(layers: Sequence[LayerReading]) -> list[str]:
-    blamed = {layer.name for layer in layers if layer.update_ratio >= 1}
-    if _growth(layers) >= THRESHOLD:
-        signals = _signals(layers)
-        values = [value for _, value in signals]
-        limit = min(values[-1] + CRITICAL_DECAY, max(values))
-        blamed |= {layer.name for layer, value in signals if value >= limit}
-    return [layer.name for layer in layers if layer.name in blamed]
+def _overgrown(profile: Profile) -> list[str]:
+    values = [value for _, value in profile]
+    limit = min(values[-1] + CRITICAL_DECAY, max(values))
+    return [name for name, value in profile if value >= limit]
+
+
+def diagnoses(readings: Iterable[Reading]) -> list[Diagnosis]:
+    """The diagnoses of a run's readings, oldest first."""
+    course, found = Course(), []
+    for reading in readings:
+        course = course.after(reading)
+        found.append(diagnose(reading, course))
+    return found
 
 
 def steadied(previous: Verdict, recent: Sequence[Verdict]) -> Verdict:
@@ -232,46 +187,3 @@ def steadied(previous: Verdict, recent: Sequence[Verdict]) -> Verdict:
     if len(recent) >= 2 and len(last) == 1:
         return recent[-1]
     return previous
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-_SENTENCES_WITHOUT_LAYERS: dict[Verdict, str] = {
-    "healthy": "Gradients reach the whole network.",
-    "unknown": "Too few layers have a gradient that tells.",
-}
-
-_SENTENCES: dict[Verdict, str] = {
-    "vanishing": "Gradients vanish on the way to the input. Starved: {layers}.",
-    "exploding": "Gradients explode. Too large: {layers}.",
-    "nonfinite": "Gradients are NaN or infinite in {layers}.",
-    "unknown": "Too few layers have a gradient that tells. Exactly zero: {layers}.",
-}
-
-_ADVICE: dict[Verdict, tuple[str, ...]] = {
-    "healthy": (),
-    "vanishing": (
-        "Replace sigmoid and tanh in hidden layers by ReLU, GELU or another activation "
-        'whose slope does not shrink, with kernel_initializer="he_normal".',
-        "Put a normalisation layer (BatchNormalization, LayerNormalization) between the layers.",
-        "Add residual connections, so that gradients have a short way to the early layers.",
-        "In recurrent networks use LSTM or GRU in place of SimpleRNN, or shorter sequences.",
-    ),
-    "exploding": (
-        "Clip: optimizer=Adam(global_clipnorm=1.0).",
-        "Lower the learning rate by a factor of ten.",
-        'Check the initialisers: "he_normal" for ReLU, "glorot_uniform" for tanh.',
-    ),
-    "nonfinite": (
-        "Look for NaN or infinite values in the inputs, the labels and the sample weights.",
-        "Lower the learning rate, and clip: optimizer=Adam(global_clipnorm=1.0).",
-        "Guard logarithms, square roots and divisions in custom losses and layers.",
-    ),
-    "unknown": (
-        "If gradients stay exactly zero, look for ReLU units that are all dead, a loss that "
-        "does not depend on the layers, or tf.stop_gradient.",
-    ),
-}

@@ -19,7 +19,7 @@ from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 from tensorboard.compat.tensorflow_stub.io import gfile
 
-from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
+from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnoses, steadied
 from keras_vanish.reading import Reading
 from keras_vanish.summaries import Histograms, StepEvents, parsed_event, readings
 from keras_vanish.tfrecord import frame, records
@@ -154,7 +154,7 @@ def read(log_dir: str | os.PathLike[str]) -> list[Diagnosis]:
                 "keras-vanish wrote it, install that; if it is damaged, restore it from a copy "
                 "or move it away to read the others."
             ) from error
-    return [diagnose(by_step[step]) for step in sorted(by_step)]
+    return diagnoses(by_step[step] for step in sorted(by_step))
 
 
 def runs(log_dir: str | os.PathLike[str]) -> dict[str, str]:

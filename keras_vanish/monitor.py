@@ -18,6 +18,7 @@ from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
 from keras_vanish.events import EventWriter, Histograms
 from keras_vanish.reading import Probed, from_rows
+from keras_vanish.scores import Course
 from keras_vanish.table import render
 
 
@@ -90,6 +91,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self.on_diagnosis = on_diagnosis
         self.history: list[Diagnosis] = []
         self.verdict: Verdict = "unknown"
+        self._course = Course()
         self._capture: Capture | None = None
         self._function: TrainFunction | None = None
         self._watched: tuple[int, int, int] | None = None
@@ -297,7 +299,8 @@ class GradientMonitor(keras.callbacks.Callback):
             counts=captured.counts,
             probed=_probed(captured),
         )
-        diagnosis = diagnose(reading)
+        self._course = self._course.after(reading)
+        diagnosis = diagnose(reading, self._course)
         self.history.append(diagnosis)
         recent = [d.verdict for d in self.history[-AGREEING_READINGS:]]
         self.verdict = steadied(self.verdict, recent)

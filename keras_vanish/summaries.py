@@ -79,7 +79,7 @@ def scalars(diagnosis: Diagnosis) -> dict[str, float]:
     column = dict(zip(COLUMNS, reading.table.T))
     values = [column["gradient_rms"], reading.update_ratios, column["zero_fraction"]]
     found.update(zip(_layer_tags(reading.names), np.stack(values, 1).ravel().tolist()))
-    found |= {f"vanishing_score/{name}": score for name, score in diagnosis.components.items()}
+    found |= {f"components/{name}": score for name, score in diagnosis.components.items()}
     if reading.probed is not None:
         table = reading.probed.table[:, [ACTIVATIONS.index(name) for name in _PLOTTED]]
         found.update(zip(_activation_tags(reading.probed.names), table.ravel().tolist()))

@@ -76,6 +76,8 @@ def render(
     console.print(_headline(verdict, spokesman, last))
     console.print(_layer_table(last))
     console.print(Text(_figures(history)))
+    for line in _probed(last):
+        console.print(Text(line))
     if spokesman.advice:
         console.print(Text("\nWhat to try:", style="bold"))
         for number, advice in enumerate(spokesman.advice, 1):
@@ -161,6 +163,20 @@ def _figures(history: Sequence[Diagnosis]) -> str:
         f"Global norm {_number(model.gradient_norm)}, after clipping "
         f"{_number(model.gradient_norm_after_clipping)}."
     )
+
+
+def _probed(diagnosis: Diagnosis) -> Iterator[str]:
+    """What the probe adds: the components of the scores, and how far back in time it goes."""
+    if diagnosis.reading.probed is None:
+        return
+    known = [(n, score) for n, score in diagnosis.components.items() if not math.isnan(score)]
+    yield "Components: " + ", ".join(f"{name} {_score(score)}" for name, score in known) + "."
+    for name, recurrent in diagnosis.reading.timesteps.items():
+        if not math.isnan(recurrent.horizon):
+            yield (
+                f"Horizon of {_clean(name)}: the gradient reaches {recurrent.horizon:.0f} of "
+                f"{len(recurrent.rms) - 1} steps back."
+            )
 
 
 def _stripped(buffer: io.StringIO) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 from keras_vanish import scores
 from keras_vanish.advice import advice, sentence
 from keras_vanish.reading import Reading
-from keras_vanish.scores import CRITICAL_DECAY, THRESHOLD, Course, Profile
+from keras_vanish.scores import CERTAIN_UPDATE, CRITICAL_DECAY, THRESHOLD, Course, Profile
 
 Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite", "unknown"]
 
@@ -52,6 +52,12 @@ class Diagnosis:
     def step(self) -> int:
         """How many updates the optimizer had applied before the recorded one."""
         return self.reading.step
+
+    @property
+    def certain(self) -> bool:
+        """Whether this reading alone settles the verdict on the run, for the time being."""
+        thrown = self.cause == "update" and self.components["update"] >= CERTAIN_UPDATE
+        return self.verdict == "nonfinite" or thrown
 
     def sentence(self) -> str:
         """The verdict in plain words, with the layers to blame."""
@@ -168,22 +174,22 @@ def diagnoses(readings: Iterable[Reading]) -> list[Diagnosis]:
     return found
 
 
-def steadied(previous: Verdict, recent: Sequence[Verdict]) -> Verdict:
+def steadied(previous: Verdict, recent: Sequence[Diagnosis]) -> Verdict:
     """The verdict on a run so far: it follows readings that agree.
 
     Args:
         previous: The run's verdict before the last reading; `"unknown"` at first.
-        recent: The verdicts of the run's last readings, oldest first; at least the
-            last `AGREEING_READINGS` of them, or all.
+        recent: The run's last diagnoses, oldest first; at least the last
+            `AGREEING_READINGS` of them, or all.
 
     Returns:
         The verdict on which the last readings agree: `AGREEING_READINGS` of them, or
-        both where there are only two. `previous` if they do not agree. NaN and Inf
-        count at once.
+        both where there are only two. `previous` if they do not agree. A reading that is
+        `certain` counts at once.
     """
-    if recent[-1] == "nonfinite":
-        return "nonfinite"
-    last = set(recent[-AGREEING_READINGS:])
+    if recent[-1].certain:
+        return recent[-1].verdict
+    last = {diagnosis.verdict for diagnosis in recent[-AGREEING_READINGS:]}
     if len(recent) >= 2 and len(last) == 1:
-        return recent[-1]
+        return recent[-1].verdict
     return previous

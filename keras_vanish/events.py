@@ -195,8 +195,7 @@ def verdict_of(history: Sequence[Diagnosis]) -> Verdict:
     """The run's verdict after a history: `steadied` over its readings, oldest first."""
     verdict: Verdict = "unknown"
     for end in range(1, len(history) + 1):
-        last = history[max(0, end - AGREEING_READINGS) : end]
-        verdict = steadied(verdict, [diagnosis.verdict for diagnosis in last])
+        verdict = steadied(verdict, history[max(0, end - AGREEING_READINGS) : end])
     return verdict
 
 

@@ -302,8 +302,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._course = self._course.after(reading)
         diagnosis = diagnose(reading, self._course)
         self.history.append(diagnosis)
-        recent = [d.verdict for d in self.history[-AGREEING_READINGS:]]
-        self.verdict = steadied(self.verdict, recent)
+        self.verdict = steadied(self.verdict, self.history[-AGREEING_READINGS:])
         if self.log_dir is not None:
             try:
                 if self._writer is None:

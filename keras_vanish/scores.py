@@ -28,6 +28,10 @@ LEARNED_SHARE = 0.05
 #: How many readings must be there before a run can be said not to have learned anything.
 PATIENCE = 4
 
+#: An update component at or above this is certain by itself: half of the layers have lost what
+#: they held, to an update four times as large.
+CERTAIN_UPDATE = 0.8
+
 #: A layer that one update changes by more than this share of its weights is opening:
 #: it began at or near zero, and what it holds back now it lets through soon.
 OPENING_RATIO = 0.1

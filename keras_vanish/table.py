@@ -76,8 +76,8 @@ def render(
     console.print(_headline(verdict, spokesman, last))
     console.print(_layer_table(last))
     console.print(Text(_figures(history)))
-    for line in _probed(last):
-        console.print(Text(line))
+    for words in _probed(last):
+        console.print(Text(words))
     if spokesman.advice:
         console.print(Text("\nWhat to try:", style="bold"))
         for number, advice in enumerate(spokesman.advice, 1):

@@ -606,8 +606,9 @@ REPRESENTATIVE = (
     "ReLU MLP, 4 deep, rate 100, SGD, seed 0",
     "ReLU MLP, 4 deep, negative weights, SGD, seed 1",
     "hard sigmoid MLP, 5 deep, N(0, 4), AdamW, seed 0",
+    "SimpleRNN, N(0, 0.1), recall 64, Adam, seed 0",
     "ReLU MLP, 3 deep, Adam, seed 0",
-    "sigmoid MLP, 2 deep, Adam, seed 0",
+    "LSTM, sunspots, Adam, seed 0",
 )
 
 

@@ -7,7 +7,8 @@ Every variant trains its own copy of the model in this process. Rounds are inter
 in each, every variant trains for the same number of steps, and its time is divided by
 that of plain `fit` in the same round. Everything is included: statistics, host reads,
 diagnosis, event writing, histograms. Tracing is not: it happens in a first `fit`, whose
-extra time, in seconds without and with the probe, is a column of its own. Peak memory is that of processes of their own.
+extra time, in seconds without and with the probe, is a column of its own. Peak memory is
+that of processes of their own.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ _WORDS: dict[tuple[str, str], tuple[str, str]] = {
     ("healthy", ""): ("Gradients reach the whole network.", ""),
     ("vanishing", ""): ("Gradients vanish on the way to the input.", "Starved: {layers}."),
     ("vanishing", "time"): (
-        "Gradients vanish through time, and the loss does not fall.",
+        "Gradients vanish through time, and nothing is learned of the input.",
         "They do not reach back to the first steps of {layers}.",
     ),
     ("vanishing", "dead"): (

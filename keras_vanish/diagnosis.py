@@ -73,8 +73,8 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
 
     Args:
         reading: The reading.
-        course: How the loss went up to and with this reading; without it nothing is known
-            of vanishing through time.
+        course: Whether the run had learned anything up to and with this reading; without
+            it nothing is known of vanishing through time.
     """
     layers, activations, timesteps = reading.layers, reading.activations, reading.timesteps
     by_weights = scores.weight_profile(layers)
@@ -118,7 +118,7 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
             blame = _starved(by_weights if cause == "weights" else by_activations)
         elif cause == "time":
             decades = {name: scores.time_decay(r) for name, r in timesteps.items()}
-            blame = [name for name, lost in decades.items() if lost >= scores.CRITICAL_TIME_DECAY]
+            blame = [name for name, lost in decades.items() if lost >= CRITICAL_DECAY]
         elif cause == "dead":
             blame = [a.name for a in activations if a.dead_fraction == 1.0]
         else:

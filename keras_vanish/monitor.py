@@ -345,11 +345,10 @@ class GradientMonitor(keras.callbacks.Callback):
 
 def _probed(captured: Captured) -> Probed | None:
     found = captured.probed
-    return (
-        None
-        if found is None
-        else Probed(found.loss, found.names, found.activations, found.profiles)
-    )
+    if found is None:
+        return None
+    losses = (found.loss, found.shuffled_loss)
+    return Probed(*losses, found.names, found.activations, found.profiles)
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:

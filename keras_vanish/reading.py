@@ -174,6 +174,9 @@ class Probed:
 
     Attributes:
         loss: The loss of the probed samples.
+        shuffled_loss: The loss where each sample is given another's input: what a model
+            reaches that knows the labels' frequencies and nothing of the input. NaN for
+            one sample.
         names: The layers whose outputs it saw, in the order of the forward pass.
         table: Float64 array of shape `[layers, len(ACTIVATIONS)]`, read-only.
         profiles: By recurrent layer a float64 array of shape `[time steps]`, read-only:
@@ -181,6 +184,7 @@ class Probed:
     """
 
     loss: float
+    shuffled_loss: float
     names: tuple[str, ...]
     table: npt.NDArray[np.float64]
     profiles: Mapping[str, npt.NDArray[np.float64]]
@@ -207,7 +211,9 @@ class Probed:
             return NotImplemented
         return (
             (self.names, list(self.profiles)) == (other.names, list(other.profiles))
-            and np.array_equal(self.loss, other.loss, equal_nan=True)
+            and np.array_equal(
+                [self.loss, self.shuffled_loss], [other.loss, other.shuffled_loss], equal_nan=True
+            )
             and np.array_equal(self.table, other.table, equal_nan=True)
             and all(
                 np.array_equal(profile, other.profiles[name], equal_nan=True)
@@ -216,7 +222,7 @@ class Probed:
         )
 
     def __reduce__(self) -> Any:
-        return Probed, (self.loss, self.names, self.table, dict(self.profiles))
+        return Probed, (self.loss, self.shuffled_loss, self.names, self.table, dict(self.profiles))
 
 
 def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from keras_vanish.reading import ActivationReading, LayerReading, Reading, RecurrentReading
+from keras_vanish.reading import ActivationReading, LayerReading, Probed, Reading, RecurrentReading
 
 #: Scores at or above this are flagged.
 THRESHOLD = 0.5
@@ -19,14 +19,11 @@ THRESHOLD = 0.5
 #: The decay from the output to the input, in decades, at which a score is 0.5.
 CRITICAL_DECAY = 2.0
 
-#: The decay from the last time step to the first, in decades, at which a score is 0.5.
-CRITICAL_TIME_DECAY = 4.0
-
-#: A run has learned something once its loss has fallen by this share of what it began with.
+#: A run has learned something once looking at the input saves this share of the loss.
 LEARNED_SHARE = 0.05
 
 #: How many readings must be there before a run can be said not to have learned anything.
-PATIENCE = 4
+PATIENCE = 3
 
 #: An update component at or above this is certain by itself: half of the layers have lost what
 #: they held, to an update four times as large.
@@ -117,10 +114,10 @@ def decay(profile: Sequence[float]) -> float:
     return min((top - profile[k]) / (1 - k / last) for k in range(last // 3 + 1))
 
 
-def score_of_decay(decades: float, critical: float = CRITICAL_DECAY) -> float:
-    """`1 - 2**(-decades / critical)`: 0 for no decay, 0.5 at the critical one."""
+def score_of_decay(decades: float) -> float:
+    """`1 - 2**(-decades / CRITICAL_DECAY)`: 0 for no decay, 0.5 at the critical one."""
     # The one NaN: diagnoses that miss the same compare equal.
-    return math.nan if math.isnan(decades) else 1.0 - 2.0 ** (-decades / critical)
+    return math.nan if math.isnan(decades) else 1.0 - 2.0 ** (-decades / CRITICAL_DECAY)
 
 
 def vanishing_by(profile: Profile) -> float:
@@ -139,40 +136,50 @@ def growth_by(profile: Profile) -> float:
     return vanishing_by(profile[::-1])
 
 
+def learned_share(probed: Probed | None) -> float:
+    """The share of the loss that the model saves because it looks at its input.
+
+    `1 - loss / shuffled_loss`: 0 for a model that only knows how frequent each label is, 1
+    for one that is always right. The idea is that of permutation importance (Breiman,
+    "Random Forests", 2001), for all of the input at once.
+
+    Returns:
+        The share, below 0 by chance; NaN where it cannot be known.
+    """
+    if probed is None or not math.isfinite(probed.loss) or not probed.shuffled_loss:
+        return math.nan
+    return (probed.shuffled_loss - probed.loss) / abs(probed.shuffled_loss)
+
+
 @dataclass(frozen=True)
 class Course:
-    """How the loss of a run went, as the probe saw it.
+    """Whether a run has learned anything, as far as the probe saw.
 
     Attributes:
-        count: How many readings have a loss.
-        first: The mean loss of the first two.
-        lowest: The lowest mean loss of two readings that follow each other.
-        last: The loss of the last one.
+        count: How many readings tell.
+        share: The `learned_share` of the last one.
+        best: The largest mean share of two readings that follow each other.
     """
 
     count: int = 0
-    first: float = math.nan
-    lowest: float = math.nan
-    last: float = math.nan
+    share: float = math.nan
+    best: float = -math.inf
 
     def after(self, reading: Reading) -> Course:
-        """The course with one more reading; one without a finite loss changes nothing."""
-        loss = math.nan if reading.probed is None else reading.probed.loss
-        if not math.isfinite(loss):
+        """The course with one more reading; one that does not tell changes nothing."""
+        share = learned_share(reading.probed)
+        if not math.isfinite(share):
             return self
         if self.count == 0:
-            return Course(1, loss, math.nan, loss)
-        mean = (self.last + loss) / 2
-        if self.count == 1:
-            return Course(2, mean, mean, loss)
-        return Course(self.count + 1, self.first, min(self.lowest, mean), loss)
+            return Course(1, share)
+        return Course(self.count + 1, share, max(self.best, (self.share + share) / 2))
 
     @property
     def learned(self) -> bool | None:
-        """Whether the loss has fallen by `LEARNED_SHARE`; None before it can be told."""
-        if self.count < PATIENCE:
-            return None
-        return self.first - self.lowest > LEARNED_SHARE * abs(self.first)
+        """Whether it has reached `LEARNED_SHARE`; None before that can be told."""
+        if self.best >= LEARNED_SHARE:
+            return True
+        return False if self.count >= PATIENCE else None
 
 
 def time_decay(recurrent: RecurrentReading) -> float:
@@ -192,30 +199,30 @@ def time_decay(recurrent: RecurrentReading) -> float:
 def by_time(timesteps: Mapping[str, RecurrentReading], course: Course) -> float:
     """How much is lost through time, in a run that has not learned anything.
 
-    `score_of_decay(time_decay(...), CRITICAL_TIME_DECAY)` of the recurrent layer that loses
-    most. Gates are half closed at first, and whether the past is needed depends on the task:
-    an LSTM that learns all the same is not sick. So it is 0 once the loss has fallen.
+    `score_of_decay(time_decay(...))` of the recurrent layer that loses most. Gates are half
+    closed at first, and whether the past is needed depends on the task: an LSTM that learns
+    all the same is not sick. So it is 0 once the run has learned anything of its input.
 
     Returns:
         A number in [0, 1], or NaN where there is no recurrent layer, or where it cannot be
-        told yet whether the loss falls.
+        told yet whether the run learns.
     """
     decades = worst(*map(time_decay, timesteps.values()))
     if math.isnan(decades) or course.learned is None:
         return math.nan
-    return 0.0 if course.learned else score_of_decay(decades, CRITICAL_TIME_DECAY)
+    return 0.0 if course.learned else score_of_decay(decades)
 
 
 def growth_by_time(timesteps: Mapping[str, RecurrentReading]) -> float:
     """How much is gained through time, on the way from the last time step to the first.
 
-    `score_of_decay` of the decades in the reversed profile, with `CRITICAL_TIME_DECAY`.
+    `score_of_decay` of the decades in the reversed profile.
 
     Returns:
         A number in [0, 1] for the recurrent layer that gains most, or NaN without one.
     """
     gained = [time_decay(RecurrentReading(r.rms[::-1])) for r in timesteps.values()]
-    return score_of_decay(worst(*gained), CRITICAL_TIME_DECAY)
+    return score_of_decay(worst(*gained))
 
 
 def by_dead_units(activations: Sequence[ActivationReading]) -> float:

@@ -267,7 +267,9 @@ def _contents(
         probed = reading.probed
         tag, metadata = _activations_metadata(probed.names)
         yield _Content(tag, metadata, types_pb2.DT_DOUBLE, probed.table)
-        yield _Content(*_loss_metadata(), types_pb2.DT_DOUBLE, np.array(probed.loss))
+        yield _Content(
+            *_loss_metadata(), types_pb2.DT_DOUBLE, np.array([probed.loss, probed.shuffled_loss])
+        )
         for name, profile in probed.profiles.items():
             yield _Content(*_profile_metadata(name), types_pb2.DT_DOUBLE, profile)
     for tag, number in scalars(diagnosis).items():
@@ -343,7 +345,7 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
         record: tuple[tuple[str, ...], tuple[int, ...], npt.NDArray[np.float64]] | None = None
         activations: tuple[tuple[str, ...], npt.NDArray[np.float64]] | None = None
         profiles: dict[str, npt.NDArray[np.float64]] = {}
-        loss = math.nan
+        losses = (math.nan, math.nan)
         for value in event.summary.value:
             if value.metadata.plugin_data.plugin_name == PLUGIN:
                 content = value.metadata.plugin_data.content
@@ -356,13 +358,13 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
             if value.tag.startswith(f"{_PROFILE}/"):
                 profiles[description] = table
             elif value.tag.startswith(f"{_LOSS}/"):
-                loss = _number(table)
+                losses = _two(table)
             elif value.tag.startswith(f"{_ACTIVATIONS}/"):
                 activations = description, table
             else:
                 record = (*description, table)
         if record is not None:
-            probed = None if activations is None else Probed(loss, *activations, profiles)
+            probed = None if activations is None else Probed(*losses, *activations, profiles)
             yield Reading(event.step, event.wall_time, *record, probed)
 
 
@@ -409,10 +411,10 @@ def _all_of(kind: type, entries: object) -> bool:
     return isinstance(entries, list) and all(type(entry) is kind for entry in entries)
 
 
-def _number(table: npt.NDArray[np.float64]) -> float:
-    if table.shape:
-        raise ValueError(f"the record of the loss has the shape {table.shape}")
-    return float(table)
+def _two(table: npt.NDArray[np.float64]) -> tuple[float, float]:
+    if table.shape != (2,):
+        raise ValueError(f"the record of the losses has the shape {table.shape}")
+    return float(table[0]), float(table[1])
 
 
 def _table(tensor: TensorProto) -> npt.NDArray[np.float64]:

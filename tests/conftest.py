@@ -64,6 +64,7 @@ def _make_probed(
     rms: Sequence[float] = (1e-3, 1e-3, 1e-3),
     names: Sequence[str] | None = None,
     loss: float = 1.0,
+    shuffled_loss: float = 2.0,
     profiles: Mapping[str, Sequence[float]] | None = None,
     **columns: float | Sequence[float],
 ) -> Probed:
@@ -74,6 +75,7 @@ def _make_probed(
             forward pass.
         names: Names of the layers; `dense_0`, `dense_1`, ... by default.
         loss: The loss.
+        shuffled_loss: The loss with the inputs of other samples.
         profiles: RMS of dL/dh_t by recurrent layer.
         **columns: Values for other `ACTIVATIONS`: one for all layers, or one a layer.
             What does not apply to every layer is NaN by default.
@@ -88,6 +90,7 @@ def _make_probed(
     values.update({name: np.broadcast_to(value, len(rms)) for name, value in columns.items()})
     return Probed(
         loss=loss,
+        shuffled_loss=shuffled_loss,
         names=tuple(names or (f"dense_{i}" for i in range(len(rms)))),
         table=np.stack([values[name] for name in ACTIVATIONS], 1).astype(np.float64),
         profiles={name: np.array(profile, float) for name, profile in (profiles or {}).items()},

@@ -84,6 +84,7 @@ def any_probed(draw: st.DrawFn) -> Probed:
     profile = arrays(np.float64, st.integers(0, 5), elements=values)
     return Probed(
         loss=draw(values),
+        shuffled_loss=draw(values),
         names=tuple(draw(st.lists(names, min_size=count, max_size=count))),
         table=draw(arrays(np.float64, (count, len(ACTIVATIONS)), elements=values)),
         profiles=draw(st.dictionaries(names, profile, max_size=2)),

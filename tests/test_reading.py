@@ -396,7 +396,8 @@ def test_readings_with_and_without_the_probe_differ(
     for other in (
         make_probed(profiles={"a": [1, 3]}),
         make_probed(profiles={"b": [1, 2]}),
-        make_probed(profiles={"a": [1, 2]}, loss=2.0),
+        make_probed(profiles={"a": [1, 2]}, loss=3.0),
+        make_probed(profiles={"a": [1, 2]}, shuffled_loss=3.0),
         make_probed(profiles={"a": [1, 2]}, output_rms=2.0),
         make_probed(profiles={"a": [1, 2]}, names=["x", "y", "z"]),
     ):
@@ -416,6 +417,6 @@ def test_what_the_probe_saw_can_be_pickled_and_not_be_changed(
 
 def test_a_probe_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"Received: 1 names and a table of shape \(1, 3\)"):
-        Probed(1.0, ("a",), np.zeros((1, 3)), {})
+        Probed(1.0, 2.0, ("a",), np.zeros((1, 3)), {})
     with pytest.raises(ValueError, match=r"an array of shape \(2, 2\) for 'a'"):
-        Probed(1.0, (), np.zeros((0, len(ACTIVATIONS))), {"a": np.zeros((2, 2))})
+        Probed(1.0, 2.0, (), np.zeros((0, len(ACTIVATIONS))), {"a": np.zeros((2, 2))})

@@ -27,6 +27,9 @@ SAMPLES = 32
 #: How many time steps are kept of a recurrent layer: the last ones it goes through.
 LONGEST = 1024
 
+# How many losses stand at the beginning of the vector.
+_LOSSES = 2
+
 
 @dataclass(frozen=True)
 class ActivationInfo:
@@ -62,6 +65,8 @@ class Probed:
 
     Attributes:
         loss: The loss of the probed samples, unscaled.
+        shuffled_loss: The loss where each sample is given another's input; NaN for one
+            sample.
         names: The layers of `activations`.
         activations: Float32 array of shape `[activations, len(ACTIVATIONS)]`, in the order
             of the forward pass.
@@ -71,6 +76,7 @@ class Probed:
     """
 
     loss: float
+    shuffled_loss: float
     names: tuple[str, ...]
     activations: np.ndarray
     profiles: dict[str, np.ndarray]
@@ -109,7 +115,7 @@ class Probe:
         if not self.activations:
             return 0
         rows = len(ACTIVATIONS) * len(self.activations)
-        return 1 + rows + sum(info.steps for info in self.recurrent)
+        return _LOSSES + rows + sum(info.steps for info in self.recurrent)
 
     def trace(self, data: Any) -> tf.Tensor:
         """Probes a batch: in the graph that is being traced, or at once.
@@ -127,11 +133,40 @@ class Probe:
                 change the training.
         """
         # A graph of its own can be looked through before it becomes a part of the step.
-        probe = self._function.get_concrete_function(data)
+        function = self._function
+        if not tf.executing_eagerly():
+            # When a step is traced anew, the model may have changed.
+            function = tf.function(self._probe, autograph=False)
+        probe = function.get_concrete_function(data)
         if probe not in self._pure:
             refuse_side_effects(probe.graph)
+            self._refuse_fixed_batch(data)
             self._pure.append(probe)
-        return self._function(data)
+        return function(data)
+
+    def _refuse_fixed_batch(self, data: Any) -> None:
+        """Traces the forward pass on fewer samples, where Keras does not know how many come.
+
+        A model that reshapes to a batch of its own size would fail in the middle of the
+        training: the probe gives it fewer.
+        """
+        tensors = tf.nest.flatten(keras.utils.unpack_x_y_sample_weight(data))
+        if not all(t is None or (isinstance(t, tf.Tensor) and _unknown_batch(t)) for t in tensors):
+            return
+
+        def forward(x: Any, y: Any, weight: Any) -> tf.Tensor:
+            pairs = [(v, tf.convert_to_tensor(v.value)) for v in self._model.variables]
+            with keras.StatelessScope(pairs, collect_losses=True):
+                return self._loss(x, y, weight)
+
+        fewer = tf.nest.map_structure(
+            lambda t: (
+                None if t is None else tf.TensorSpec([self._samples - 1, *t.shape[1:]], t.dtype)
+            ),
+            keras.utils.unpack_x_y_sample_weight(data),
+        )
+        with intercepted(self._model, tf.GradientTape()):
+            tf.function(forward, autograph=False).get_concrete_function(*fewer)
 
     def _probe(self, data: Any) -> tf.Tensor:
         x, y, weight, share = self._slice(data)
@@ -158,7 +193,13 @@ class Probe:
                 loss = loss * tf.cast(factor, loss.dtype)
         if not self.activations:
             self._fix(seen)
-        return tf.concat([tf.reshape(unscaled, [1]), self._measure(seen, tape, loss, factor)], 0)
+        scope = keras.StatelessScope(list(zip(variables, values)), collect_losses=True)
+        with scope, intercepted(self._model, tape):
+            shuffled = tf.cast(self._loss(_rolled(x), y, weight), tf.float32)
+        alone = tf.equal(_samples(y if x is None else x), 1)
+        shuffled = tf.where(alone, math.nan, shuffled)
+        losses = tf.stack([unscaled, shuffled])
+        return tf.concat([losses, self._measure(seen, tape, loss, factor)], 0)
 
     def _slice(self, data: Any) -> tuple[Any, Any, Any, Any]:
         """The first samples of a batch, and which share of it they are."""
@@ -174,10 +215,7 @@ class Probe:
                 )
         if any(getattr(layer, "stateful", False) for layer in self._model._flatten_layers()):
             return (*parts, 1.0)
-        first = tensors[0]
-        total = first.shape[0]
-        if total is None:
-            total = first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+        total = _samples(tensors)
         count = tf.minimum(total, self._samples)
         share = tf.cast(count, tf.float32) / tf.cast(total, tf.float32)
         if isinstance(total, int) and total <= self._samples:
@@ -256,7 +294,7 @@ class Probe:
         Args:
             vector: Float32 array of shape `[size]`.
         """
-        rows = 1 + len(ACTIVATIONS) * len(self.activations)
+        rows = _LOSSES + len(ACTIVATIONS) * len(self.activations)
         profiles = {}
         start = rows
         for info in self.recurrent:
@@ -267,8 +305,9 @@ class Probe:
             profiles[info.name] = profile[there[0] :] if there.size else profile
         return Probed(
             loss=float(vector[0]),
+            shuffled_loss=float(vector[1]),
             names=tuple(info.name for info in self.activations),
-            activations=vector[1:rows].reshape(-1, len(ACTIVATIONS)),
+            activations=vector[_LOSSES:rows].reshape(-1, len(ACTIVATIONS)),
             profiles=profiles,
         )
 
@@ -283,6 +322,23 @@ def _loss_scale(optimizer: Any) -> Any:
     one = tf.ones([])
     scaled = optimizer.scale_loss(one)
     return None if scaled is one else tf.convert_to_tensor(scaled)
+
+
+def _samples(tensors: Any) -> Any:
+    """How many samples a batch has: a number, or a tensor where it is not known yet."""
+    first = tf.nest.flatten(tensors)[0]
+    if first.shape[0] is not None:
+        return first.shape[0]
+    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+
+
+def _rolled(x: Any) -> Any:
+    """Gives each sample the input of the one before it, and the first that of the last."""
+    return tf.nest.map_structure(lambda tensor: tf.concat([tensor[-1:], tensor[:-1]], 0), x)
+
+
+def _unknown_batch(tensor: tf.Tensor) -> bool:
+    return tensor.shape.rank is not None and tensor.shape[0] is None
 
 
 def _kind(tensor: Any) -> str:

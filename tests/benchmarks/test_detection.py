@@ -185,6 +185,12 @@ def test_healthy_quick_runs_raise_no_alarm(quick_runs):
     assert [r.name for r in healthy if r.false_alarm(OURS)] == []
 
 
+def test_sick_quick_runs_are_detected(quick_runs):
+    sick = [r for r in quick_runs if r.expected]
+    assert len(sick) == 5
+    assert [r.name for r in sick if r.detected(OURS) is None] == []
+
+
 def test_the_quick_runs_cover_the_kinds(quick_runs):
     kinds = {r.kind for r in quick_runs}
     assert kinds == {"vanishing", "exploding", "dying", "saturated", "healthy"}

@@ -70,6 +70,11 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
         "Lower the learning rate by a factor of ten.",
         'Check the initialisers: "he_normal" for ReLU, "glorot_uniform" for tanh.',
     ),
+    ("exploding", "update"): (
+        "Lower the learning rate by a factor of ten.",
+        "Warm it up: keras.optimizers.schedules.CosineDecay(..., warmup_target=...).",
+        "Clip: optimizer=Adam(global_clipnorm=1.0).",
+    ),
     ("nonfinite", ""): (
         "Look for NaN or infinite values in the inputs, the labels and the sample weights.",
         "Lower the learning rate, and clip: optimizer=Adam(global_clipnorm=1.0).",

@@ -14,7 +14,14 @@ from typing import Literal
 from keras_vanish import scores
 from keras_vanish.advice import advice, sentence
 from keras_vanish.reading import Reading
-from keras_vanish.scores import CERTAIN_UPDATE, CRITICAL_DECAY, THRESHOLD, Course, Profile
+from keras_vanish.scores import (
+    CERTAIN_UPDATE,
+    CRITICAL_DECAY,
+    THRESHOLD,
+    Course,
+    Profile,
+    score_of_decay,
+)
 
 Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite", "unknown"]
 
@@ -84,7 +91,7 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
         "weights": scores.vanishing_by(by_weights),
         "activations": scores.vanishing_by(by_activations),
         "time": scores.by_time(timesteps, course or Course()),
-        "dead": scores.by_dead_units(activations),
+        "dead": scores.by_dead_units(reading),
         "saturated": scores.by_saturation(activations),
     }
     exploding = {
@@ -117,8 +124,8 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
         if cause in ("weights", "activations"):
             blame = _starved(by_weights if cause == "weights" else by_activations)
         elif cause == "time":
-            decades = {name: scores.time_decay(r) for name, r in timesteps.items()}
-            blame = [name for name, lost in decades.items() if lost >= CRITICAL_DECAY]
+            lost = {n: score_of_decay(scores.time_decay(r)) for n, r in timesteps.items()}
+            blame = [name for name, score in lost.items() if score >= THRESHOLD]
         elif cause == "dead":
             blame = [a.name for a in activations if a.dead_fraction == 1.0]
         else:

@@ -53,7 +53,8 @@ class GradientMonitor(keras.callbacks.Callback):
         on_diagnosis: Called with each `Diagnosis`. An exception in it becomes a warning.
 
     Raises:
-        ValueError: If `update_freq` is none of the above, or `log_dir` is a file.
+        ValueError: If `update_freq` or `probe` is none of the above, `on_diagnosis` cannot be
+            called, or `log_dir` is a file.
         RuntimeError: If Keras runs on another backend than TensorFlow.
     """
 

@@ -37,6 +37,9 @@ OPENING_RATIO = 0.1
 #: which the batch uses a few rows, such as an embedding, or most of it is inactive.
 SPARSE_FRACTION = 0.5
 
+# Losses that differ by a smaller share than this are the same but for rounding.
+_SAME_LOSS = 1e-6
+
 #: Names of layers, and log10 of how loud the loss is there.
 Profile = list[tuple[str, float]]
 
@@ -225,23 +228,25 @@ def growth_by_time(timesteps: Mapping[str, RecurrentReading]) -> float:
     return score_of_decay(worst(*gained))
 
 
-def by_dead_units(activations: Sequence[ActivationReading]) -> float:
+def by_dead_units(reading: Reading) -> float:
     """1 where a layer of dead units cuts the network in two, else 0.
 
     It does where all units of a layer of the ReLU family are zero for every probed sample,
-    and the gradient is exactly zero in all layers before it: then no way leads around it,
-    and what lies before never learns again (Lu et al., "Dying ReLU and Initialization",
-    2019).
+    and no way leads around it: the gradient is exactly zero in all layers before it, or the
+    loss is the same whatever the input. What lies before never learns again (Lu et al.,
+    "Dying ReLU and Initialization", 2020).
 
     Returns:
         0 or 1, or NaN where no unit was probed that can die.
     """
+    activations = reading.activations
     if all(math.isnan(activation.dead_fraction) for activation in activations):
         return math.nan
+    deaf = abs(learned_share(reading.probed)) < _SAME_LOSS
     for place, activation in enumerate(activations):
         if activation.dead_fraction == 1.0:
             before = [a for a in activations[:place] if not math.isnan(a.gradient_rms)]
-            if before and all(a.gradient_rms == 0 for a in before):
+            if deaf or (before and all(a.gradient_rms == 0 for a in before)):
                 return 1.0
     return 0.0
 

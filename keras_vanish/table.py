@@ -170,7 +170,8 @@ def _probed(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.reading.probed is None:
         return
     known = [(n, score) for n, score in diagnosis.components.items() if not math.isnan(score)]
-    yield "Components: " + ", ".join(f"{name} {_score(score)}" for name, score in known) + "."
+    if known:
+        yield "Components: " + ", ".join(f"{name} {_score(score)}" for name, score in known) + "."
     for name, recurrent in diagnosis.reading.timesteps.items():
         if not math.isnan(recurrent.horizon):
             yield (

@@ -21,7 +21,7 @@ MakeReading = Callable[..., Reading]
 def write(log_dir: Path, *readings: Reading) -> None:
     writer = EventWriter(log_dir)
     for reading in readings:
-        writer.write(diagnose(reading), (), "healthy")
+        writer.write(diagnose(reading), None, "healthy")
     writer.close()
 
 

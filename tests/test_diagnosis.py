@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,49 +11,28 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from keras_vanish import scores
+from keras_vanish.capture.columns import ACTIVATIONS
 from keras_vanish.diagnosis import (
     AGREEING_READINGS,
-    CRITICAL_DECAY,
-    THRESHOLD,
+    Diagnosis,
     Verdict,
-    decay,
     diagnose,
-    exploding_score,
-    score_of_decay,
-    signal,
+    diagnoses,
     steadied,
-    vanishing_score,
 )
-from keras_vanish.reading import COLUMNS, Reading
+from keras_vanish.reading import COLUMNS, Probed, Reading
+from keras_vanish.scores import CERTAIN_UPDATE, PATIENCE, THRESHOLD, Course
 
-GRADIENT_COLUMNS = tuple(name for name in COLUMNS if name.startswith("gradient_"))
+MakeReading = Callable[..., Reading]
+MakeProbed = Callable[..., Probed]
+
 VERDICTS: tuple[Verdict, ...] = ("healthy", "vanishing", "exploding", "nonfinite", "unknown")
+VANISHING = ("weights", "activations", "time", "dead", "saturated")
+EXPLODING = ("growth", "update")
 
-
-def reading_of(
-    rms: Sequence[float], units: Sequence[int] | None = None, **columns: float | Sequence[float]
-) -> Reading:
-    """A reading of layers `l0`, `l1`, ... with these gradients; each learns slowly."""
-    values: dict[str, Any] = {
-        "size": 100.0,
-        "gradient_rms": rms,
-        "gradient_norm": np.multiply(rms, 10.0),
-        "gradient_norm_after_clipping": np.multiply(rms, 10.0),
-        "gradient_mean": 0.0,
-        "gradient_min": np.negative(rms),
-        "gradient_max": rms,
-        "zero_fraction": 0.0,
-        "float16_underflow": 0.0,
-        "bfloat16_underflow": 0.0,
-        "nan_count": 0.0,
-        "inf_count": 0.0,
-        "weight_rms": 1.0,
-        "update_rms": 0.001,
-    }
-    values.update(columns)
-    rows = [np.broadcast_to(values[name], len(rms)) for name in COLUMNS]
-    names = tuple(f"l{i}" for i in range(len(rms)))
-    return Reading(0, 0.0, names, tuple(units or [1] * len(rms)), np.stack(rows, axis=1))
+#: Of a run that has not learned anything.
+STUCK = Course(count=PATIENCE, share=0.0, best=0.0)
 
 
 def falling(layers: int, decades: float, lowest: float = 1e-9) -> list[float]:
@@ -60,126 +40,42 @@ def falling(layers: int, decades: float, lowest: float = 1e-9) -> list[float]:
     return [lowest * 10 ** (decades * i / (layers - 1)) for i in range(layers)]
 
 
-def scores(rms: Sequence[float], **columns: Any) -> tuple[float, float]:
-    layers = reading_of(rms, **columns).layers
-    return vanishing_score(layers), exploding_score(layers)
-
-
 def close(*values: float) -> Any:
     return pytest.approx(values if len(values) > 1 else values[0], abs=1e-9, nan_ok=True)
 
 
-rms_values = st.floats(1e-15, 1e15)
-profiles = st.lists(rms_values, min_size=1, max_size=30)
-depths = st.integers(2, 200)
-decades = st.floats(0.0, 30.0)
-
-
-@given(profiles, st.floats(-12, 12), st.data())
-def test_a_constant_factor_changes_no_score(
-    rms: list[float], exponent: float, data: st.DataObject
-) -> None:
-    zero = data.draw(st.lists(st.floats(0, 1), min_size=len(rms), max_size=len(rms)))
-    # Without update ratios the exploding score is its depth component.
-    reading = reading_of(rms, zero_fraction=zero, update_rms=math.nan)
-    table = reading.table.copy()
-    table[:, [COLUMNS.index(name) for name in GRADIENT_COLUMNS]] *= 10.0**exponent
-    scaled = dataclasses.replace(reading, table=table)
-    assert vanishing_score(scaled.layers) == close(vanishing_score(reading.layers))
-    assert exploding_score(scaled.layers) == close(exploding_score(reading.layers))
-
-
-@given(depths, st.floats(0, 2), st.floats(0, 2))
-def test_more_decay_a_layer_is_a_higher_score(layers: int, one: float, other: float) -> None:
-    less, more = sorted((one, other))
-    low = [10 ** (less * i / 10) for i in range(layers)]
-    high = [10 ** (more * i / 10) for i in range(layers)]
-    for place, reverse in ((0, 1), (1, -1)):
-        assert scores(low[::reverse])[place] <= scores(high[::reverse])[place] + 1e-9
-    # Where the score is not yet 1 in float64, it is strictly higher.
-    if more - less > 0.1 and more * (layers - 1) / 10 < 30:
-        assert scores(low)[0] < scores(high)[0]
-
-
-@given(depths, depths, st.floats(0.0, 1.0))
-def test_more_layers_at_one_decay_a_layer_are_a_higher_score(
-    one: int, other: int, each: float
-) -> None:
-    less, more = sorted((one, other))
-    low, high = ([10 ** (each * i) for i in range(layers)] for layers in (less, more))
-    assert scores(low)[0] <= scores(high)[0] + 1e-9
-    assert scores(low[::-1])[1] <= scores(high[::-1])[1] + 1e-9
-    if more > less and each > 0.05 and each * more < 30:
-        assert scores(low)[0] < scores(high)[0]
-
-
-@given(depths, decades)
-def test_one_total_decay_has_one_score_over_however_many_layers(layers: int, total: float) -> None:
-    expected = 1 - 2 ** (-total / CRITICAL_DECAY)
-    assert scores(falling(layers, total))[0] == close(expected)
-    assert scores(falling(layers, total)[::-1])[1] == pytest.approx(
-        max(expected, 0.001 / 1.001), abs=1e-9
-    )
+# Gradients of weights.
 
 
 @pytest.mark.smoke
-def test_the_critical_decay_is_the_threshold() -> None:
-    assert score_of_decay(CRITICAL_DECAY) == THRESHOLD
-    assert score_of_decay(0.0) == 0.0
-    assert score_of_decay(math.inf) == 1.0
-    assert math.isnan(score_of_decay(math.nan))
-    assert diagnose(reading_of([0.01, 1.0])).verdict == "vanishing"
-    assert diagnose(reading_of([1.0, 0.01])).verdict == "exploding"
-    assert diagnose(reading_of(falling(12, 2.1))).verdict == "vanishing"
-    assert diagnose(reading_of(falling(12, 1.9))).verdict == "healthy"
-    assert diagnose(reading_of(falling(12, 2.1)[::-1])).verdict == "exploding"
-    assert diagnose(reading_of(falling(12, 1.9)[::-1])).verdict == "healthy"
+def test_a_decay_of_two_decades_is_the_threshold(make_reading: MakeReading) -> None:
+    def verdict(rms: list[float]) -> Verdict:
+        return diagnose(make_reading(rms=rms)).verdict
 
-
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=40))
-def test_decay_is_never_negative_and_at_most_the_range_extrapolated(profile: list[float]) -> None:
-    lost = decay(profile)
-    # k is within the first third, so 1 - k / last is at least two thirds.
-    assert 0 <= lost <= max(profile) - profile[0] + 1e-9
-    assert lost <= 1.5 * (max(profile) - min(profile)) + 1e-9
-
-
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=40), st.data())
-def test_a_stronger_signal_in_the_first_third_never_raises_decay(
-    profile: list[float], data: st.DataObject
-) -> None:
-    k = data.draw(st.integers(0, (len(profile) - 1) // 3))
-    lifted = data.draw(st.floats(profile[k], max(profile)))
-    assert decay([*profile[:k], lifted, *profile[k + 1 :]]) <= decay(profile) + 1e-9
-
-
-def test_decay_of_known_profiles() -> None:
-    assert math.isnan(decay([]))
-    assert math.isnan(decay([3.0]))
-    assert decay([-4.0, -1.0]) == 3.0
-    assert decay([-1.0, -4.0]) == 0.0
-    # The quiet first layer does not decide alone: from the second, 1 / (1 - 1/3).
-    assert decay([-9.0, -1.0, -1.0, 0.0]) == pytest.approx(1.5)
-    # The third of seven layers is within the first third, the fourth is not.
-    assert decay([-9.0, -9.0, -3.0, 0.0, 0.0, 0.0, 0.0]) == pytest.approx(4.5)
-    assert decay([-9.0, -9.0, -9.0, 0.0, 0.0, 0.0, 0.0]) == pytest.approx(9.0)
+    assert verdict([0.01, 1.0]) == "vanishing"
+    assert verdict([1.0, 0.01]) == "exploding"
+    assert verdict(falling(12, 2.1)) == "vanishing"
+    assert verdict(falling(12, 1.9)) == "healthy"
+    assert verdict(falling(12, 2.1)[::-1]) == "exploding"
+    assert verdict(falling(12, 1.9)[::-1]) == "healthy"
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("rms", [[1.0], [0.0, 0.0, 0.0], [math.nan] * 3, [0.0, 1.0, math.nan], []])
-def test_scores_are_missing_where_depth_cannot_be_known(rms: list[float]) -> None:
-    vanishing, exploding = scores(rms, update_rms=math.nan)
-    assert math.isnan(vanishing)
-    assert math.isnan(exploding)
-    diagnosis = diagnose(reading_of(rms))
+@pytest.mark.parametrize("rms", [[1.0], [0.0, 0.0, 0.0], [math.nan] * 3, [0.0, 1.0, math.nan]])
+def test_where_depth_cannot_be_known_the_verdict_is_unknown(
+    make_reading: MakeReading, rms: list[float]
+) -> None:
+    diagnosis = diagnose(make_reading(rms=rms, update_rms=math.nan))
     assert diagnosis.verdict == "unknown"
+    assert math.isnan(diagnosis.vanishing_score)
+    assert math.isnan(diagnosis.exploding_score)
     assert diagnosis.advice
 
 
 @pytest.mark.smoke
-def test_all_zero_gradients_are_unknown_and_named() -> None:
-    assert diagnose(reading_of([0.0, 0.0])).blame == ("l0", "l1")
-    assert diagnose(reading_of([0.0, math.nan, 1.0])).blame == ("l0",)
+def test_all_zero_gradients_are_unknown_and_named(make_reading: MakeReading) -> None:
+    assert diagnose(make_reading(rms=[0.0, 0.0])).blame == ("dense_0", "dense_1")
+    assert diagnose(make_reading(rms=[0.0, math.nan, 1.0])).blame == ("dense_0",)
 
 
 amounts = st.one_of(
@@ -190,34 +86,64 @@ shares = st.one_of(st.sampled_from([0.0, 1.0, math.nan, 1 - 2**-53]), st.floats(
 counts = st.one_of(st.sampled_from([0.0, 0.0, 0.0, 1.0, math.nan]), st.floats(0, 1e12))
 
 
+def column(name: str) -> st.SearchStrategy[float]:
+    if name in ("gradient_mean", "gradient_min", "gradient_max", "preactivation_mean"):
+        return signed
+    if name.endswith(("fraction", "underflow", "entropy")):
+        return shares
+    return counts if name.endswith("count") else amounts
+
+
+def tables(columns: Sequence[str], layers: int) -> st.SearchStrategy[Any]:
+    rows = st.tuples(*(st.tuples(*map(column, columns)) for _ in range(layers)))
+    return rows.map(lambda found: np.array(found).reshape(layers, len(columns)))
+
+
 @st.composite
 def arbitrary_readings(draw: st.DrawFn) -> Reading:
-    def column(name: str) -> st.SearchStrategy[float]:
-        if name in ("gradient_mean", "gradient_min", "gradient_max"):
-            return signed
-        if name.endswith(("fraction", "underflow")):
-            return shares
-        return counts if name.endswith("count") else amounts
+    layers, seen = draw(st.integers(0, 6)), draw(st.integers(0, 6))
+    probed = Probed(
+        loss=draw(signed),
+        shuffled_loss=draw(signed),
+        names=tuple(f"a{i}" for i in range(seen)),
+        table=draw(tables(ACTIVATIONS, seen)),
+        profiles={
+            f"r{i}": np.array(profile, float)
+            for i, profile in enumerate(draw(st.lists(st.lists(amounts, max_size=6), max_size=2)))
+        },
+    )
+    return Reading(
+        step=0,
+        wall_time=0.0,
+        names=tuple(f"l{i}" for i in range(layers)),
+        units=tuple(draw(st.integers(1, 10**6)) for _ in range(layers)),
+        table=draw(tables(COLUMNS, layers)),
+        probed=draw(st.sampled_from([None, probed])),
+    )
 
-    layers = draw(st.integers(0, 8))
-    rows = [[draw(column(name)) for name in COLUMNS] for _ in range(layers)]
-    units = tuple(draw(st.integers(1, 10**6)) for _ in range(layers))
-    names = tuple(f"l{i}" for i in range(layers))
-    return Reading(0, 0.0, names, units, np.array(rows).reshape(layers, len(COLUMNS)))
 
-
-@given(arbitrary_readings())
-def test_any_reading_has_a_consistent_diagnosis(reading: Reading) -> None:
-    diagnosis = diagnose(reading)
-    for score in (diagnosis.vanishing_score, diagnosis.exploding_score):
-        assert math.isnan(score) or 0 <= score <= 1
-    assert diagnosis.verdict in VERDICTS
-    depth_of = [reading.names.index(name) for name in diagnosis.blame]
-    assert depth_of == sorted(set(depth_of))
-    if diagnosis.verdict in ("vanishing", "exploding", "nonfinite"):
+@given(arbitrary_readings(), st.sampled_from([None, Course(), STUCK]))
+def test_any_reading_has_a_consistent_diagnosis(reading: Reading, course: Course | None) -> None:
+    diagnosis = diagnose(reading, course)
+    assert list(diagnosis.components) == [*VANISHING, *EXPLODING]
+    for score, names in (
+        (diagnosis.vanishing_score, VANISHING),
+        (diagnosis.exploding_score, EXPLODING),
+    ):
+        known = [c for n in names if not math.isnan(c := diagnosis.components[n])]
+        assert all(0 <= component <= 1 for component in known)
+        assert score == max(known) if known else math.isnan(score)
+    verdict = diagnosis.verdict
+    causes = {"vanishing": VANISHING, "exploding": EXPLODING}
+    causes["nonfinite"] = ("output", "gradient", "")
+    assert diagnosis.cause in causes.get(verdict, ("",))
+    if verdict in ("vanishing", "exploding"):
+        assert diagnosis.components[diagnosis.cause] >= THRESHOLD
+    assert len(diagnosis.blame) == len(set(diagnosis.blame))
+    if verdict in ("vanishing", "exploding", "nonfinite"):
         assert diagnosis.blame
         assert diagnosis.advice
-    if diagnosis.verdict == "healthy":
+    if verdict == "healthy":
         assert not diagnosis.blame
         assert not diagnosis.advice
     sentence = diagnosis.sentence()
@@ -225,199 +151,371 @@ def test_any_reading_has_a_consistent_diagnosis(reading: Reading) -> None:
     assert "{" not in sentence
 
 
-@given(profiles.filter(lambda p: len(p) > 1), st.data())
-def test_a_layer_without_any_gradient_changes_nothing(
-    rms: list[float], data: st.DataObject
-) -> None:
-    # An expert nobody chose, a branch behind a zero: missing entirely.
-    place = data.draw(st.integers(0, len(rms)))
-    nothing = data.draw(st.sampled_from([0.0, math.nan]))
-    more = [*rms[:place], nothing, *rms[place:]]
-    updates = [0.0 if value == nothing else 0.001 for value in more]
-    before, after = scores(rms, update_rms=math.nan), scores(more, update_rms=math.nan)
-    assert after == close(*before)
-    verdict = diagnose(reading_of(more, update_rms=updates)).verdict
-    assert verdict == diagnose(reading_of(rms)).verdict
-
-
-@given(profiles, st.data())
-def test_entries_that_are_zero_change_nothing(rms: list[float], data: st.DataObject) -> None:
-    zero = data.draw(st.lists(st.floats(0, 0.5), min_size=len(rms), max_size=len(rms)))
-    thinned = [value * math.sqrt(1 - share) for value, share in zip(rms, zero)]
-    assert scores(thinned, zero_fraction=zero) == close(*scores(rms))
-
-
-@pytest.mark.smoke
-def test_an_embedding_is_measured_by_its_norm() -> None:
-    # Each of a few rows is used by one of many examples, so that even those are small.
-    row, width, used = 1e-4, 16, 200
-    norm = row * math.sqrt(used * width)
-    columns = {"zero_fraction": [0.9, 0.0], "gradient_norm": [norm, 1.0]}
-    table, _ = reading_of([row * math.sqrt(0.1), 1e-2], units=[width, 32], **columns).layers
-    assert signal(table) == pytest.approx(norm)
-    dense, _ = reading_of([row, 1e-2], units=[width, 32], gradient_norm=[norm, 1.0]).layers
-    assert signal(dense) == pytest.approx(row * math.sqrt(width))
-
-
 calm = st.lists(st.floats(-0.5, 0.5).map(lambda e: 10**e), min_size=3, max_size=20)
 
 
 @given(calm, st.data())
 def test_one_layer_that_is_quiet_by_construction_raises_no_alarm(
-    rms: list[float], data: st.DataObject
+    make_reading: MakeReading, rms: list[float], data: st.DataObject
 ) -> None:
     # A bias that softmax or a normalisation cancels: rounding noise, anywhere.
     place = data.draw(st.integers(0, len(rms)))
     noise = data.draw(st.sampled_from([1e-10, 1e-17, 0.0]))
-    reading = reading_of([*rms[:place], noise, *rms[place:]])
+    reading = make_reading(rms=[*rms[:place], noise, *rms[place:]])
     assert diagnose(reading).verdict == "healthy"
 
 
 @given(calm, st.sets(st.integers(0, 19)))
-def test_frozen_layers_are_absent_and_missed_by_nobody(rms: list[float], frozen: set[int]) -> None:
+def test_frozen_layers_are_absent_and_missed_by_nobody(
+    make_reading: MakeReading, rms: list[float], frozen: set[int]
+) -> None:
     left = [value for i, value in enumerate(rms) if i not in frozen]
     assume(len(left) > 1)
-    assert diagnose(reading_of(left)).verdict == "healthy"
+    assert diagnose(make_reading(rms=left)).verdict == "healthy"
 
 
 @pytest.mark.smoke
-def test_a_zero_initialised_head_is_no_alarm_in_its_first_steps() -> None:
+def test_a_zero_initialised_head_is_no_alarm_in_its_first_steps(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
     # Step 0: the head is zero, and so is every gradient behind it.
-    first = reading_of([0.0, 0.0, 0.0, 1.0], weight_rms=[1, 1, 1, 0], update_rms=[0, 0, 0, 0.01])
-    assert diagnose(first).verdict == "unknown"
+    first = make_reading(
+        rms=[0.0, 0.0, 0.0, 1.0],
+        weight_rms=[1, 1, 1, 0],
+        update_rms=[0, 0, 0, 0.01],
+        probed=make_probed([0.0, 0.0, 0.0, 1.0], dead_fraction=[0.1, 0.1, 0.1, math.nan]),
+    )
+    for reading in (first, dataclasses.replace(first, probed=None)):
+        assert diagnose(reading, STUCK).verdict == "unknown"
+        assert diagnose(reading).blame == ("dense_0", "dense_1", "dense_2")
     # Step 1: it holds back most of the gradient, and changes by its own size.
-    second = reading_of(
-        [1e-4, 1e-4, 1e-4, 1.0], weight_rms=[1, 1, 1, 0.01], update_rms=[1e-6] * 3 + [0.01]
+    second = make_reading(
+        rms=[1e-4, 1e-4, 1e-4, 1.0],
+        weight_rms=[1, 1, 1, 0.01],
+        update_rms=[1e-6] * 3 + [0.01],
+        probed=make_probed([1e-4, 1e-4, 1e-4, 1.0]),
     )
     assert diagnose(second).verdict == "healthy"
     assert diagnose(second).vanishing_score == close(0.0)
     # The same with a head that does not open is vanishing.
-    stuck = reading_of([1e-4, 1e-4, 1e-4, 1.0], update_rms=0.09)
+    stuck = make_reading(rms=[1e-4, 1e-4, 1e-4, 1.0], weight_rms=1.0, update_rms=0.09)
     assert diagnose(stuck).verdict == "vanishing"
 
 
-def test_zero_initialised_branches_beside_skips_are_no_alarm() -> None:
+def test_zero_initialised_branches_beside_skips_are_no_alarm(make_reading: MakeReading) -> None:
     # Stem, then blocks of (branch, scale) with scale 0: the branches get nothing yet.
     rms = [1.0, *[0.0, 1.0] * 4, 1.0]
-    assert diagnose(reading_of(rms)).verdict == "healthy"
+    assert diagnose(make_reading(rms=rms)).verdict == "healthy"
     rms = [1.0, *[1e-4, 1.0] * 4, 1.0]
     ratio = [1e-3, *[1e-3, 1.0] * 4, 1e-3]
-    assert diagnose(reading_of(rms, update_rms=ratio)).verdict == "healthy"
+    reading = make_reading(rms=rms, weight_rms=1.0, update_rms=ratio)
+    assert diagnose(reading).verdict == "healthy"
 
 
-@pytest.mark.smoke
-def test_signal_takes_the_width_and_leaves_out_zeros() -> None:
-    def of(**columns: Any) -> float:
-        return signal(reading_of([0.5], units=[16], **columns).layers[0])
-
-    assert of() == 2.0
-    assert of(zero_fraction=0.36) == pytest.approx(2.5)
-    # Mostly zero: the norm, ten times the RMS here.
-    assert of(zero_fraction=0.75) == 5.0
-    assert math.isnan(of(zero_fraction=0.75, gradient_norm=math.nan))
-    assert math.isnan(of(zero_fraction=1.0))
-    assert math.isnan(of(zero_fraction=math.nan))
-    assert math.isnan(of(gradient_rms=0.0))
-    assert math.isnan(of(gradient_rms=math.nan))
-
-
-@pytest.mark.smoke
-def test_updates_as_large_as_the_weights_are_exploding() -> None:
-    assert scores([1.0] * 3, update_rms=[0.5, 1.0, 3.0])[1] == 0.5
-    assert scores([1.0] * 3, update_rms=[0.5, 0.25, 3.0])[1] == pytest.approx(1 / 3)
-    assert scores([1.0] * 3, update_rms=math.inf)[1] == 1.0
-    diagnosis = diagnose(reading_of([1.0] * 3, update_rms=[0.5, 1.0, 3.0]))
-    assert diagnosis.verdict == "exploding"
-    assert diagnosis.blame == ("l1", "l2")
-
-
-@given(profiles, st.floats(0, 1e6), st.floats(0, 1e6))
-def test_larger_updates_are_a_higher_exploding_score(
-    rms: list[float], one: float, other: float
-) -> None:
-    less, more = sorted((one, other))
-    # Gradients of zero leave the update component alone.
-    zeros = [0.0] * len(rms)
-    assert scores(zeros, update_rms=less)[1] <= scores(zeros, update_rms=more)[1]
-
-
-@pytest.mark.smoke
-def test_verdicts_have_an_order() -> None:
-    vanishing = falling(5, 6.0)
-    broken = [1e-3, 1e-3, 2.0, 2.0, 2.0]
-    assert diagnose(reading_of(vanishing)).verdict == "vanishing"
-    assert diagnose(reading_of(vanishing, update_rms=broken)).verdict == "exploding"
-    nonfinite = reading_of(vanishing, update_rms=broken, inf_count=[0, 1, 0, 0, 0])
-    assert diagnose(nonfinite).verdict == "nonfinite"
-    # With one layer vanishing is unknown, and the others are certain.
-    assert diagnose(reading_of([1.0], update_rms=2.0)).verdict == "exploding"
-    assert diagnose(reading_of([math.nan], nan_count=3.0)).verdict == "nonfinite"
-    assert diagnose(reading_of([1.0])).verdict == "unknown"
-
-
-def test_blame_names_the_layers_input_side_first() -> None:
+def test_blame_names_the_layers_input_side_first(make_reading: MakeReading) -> None:
     rms = [1e-6, 1e-5, 1e-1, 1.0]
-    assert diagnose(reading_of(rms)).blame == ("l0", "l1")
-    assert diagnose(reading_of(rms[::-1])).blame == ("l0", "l1")
-    nan = reading_of([1.0] * 3, nan_count=[2, 0, 0], inf_count=[0, 0, 1])
-    assert diagnose(nan).blame == ("l0", "l2")
+    assert diagnose(make_reading(rms=rms)).blame == ("dense_0", "dense_1")
+    assert diagnose(make_reading(rms=rms[::-1])).blame == ("dense_0", "dense_1")
+    nan = make_reading(rms=[1.0] * 3, nan_count=[2, 0, 0], inf_count=[0, 0, 1])
+    assert diagnose(nan).blame == ("dense_0", "dense_2")
 
 
-def test_the_blame_is_not_empty_at_the_very_threshold() -> None:
+def test_the_blame_is_not_empty_at_the_very_threshold(make_reading: MakeReading) -> None:
     for i in range(1, 1000):
         for rms in ([i / 1e5, i / 1e3], [i / 1e3, i / 1e5]):
-            diagnosis = diagnose(reading_of(rms))
-            assert diagnosis.verdict == "healthy" or diagnosis.blame == ("l0",)
+            diagnosis = diagnose(make_reading(rms=rms))
+            assert diagnosis.verdict == "healthy" or diagnosis.blame == ("dense_0",)
 
 
-def test_blame_for_growth_names_the_layers_that_grew() -> None:
+def test_blame_for_growth_names_the_layers_that_grew(make_reading: MakeReading) -> None:
     # The last layer opens, which has nothing to do with the growth of the others.
-    reading = reading_of([1e4, 1e3, 1e2, 1e1, 1.0, 1.0], update_rms=[1e-3] * 5 + [1.0])
+    reading = make_reading(
+        rms=[1e4, 1e3, 1e2, 1e1, 1.0, 1.0], weight_rms=1.0, update_rms=[1e-3] * 5 + [1.0]
+    )
     diagnosis = diagnose(reading)
     assert diagnosis.verdict == "exploding"
-    assert diagnosis.blame[0] == "l0"
+    assert diagnosis.blame[0] == "dense_0"
 
 
 @pytest.mark.smoke
-def test_sentences() -> None:
+def test_sentences(make_reading: MakeReading) -> None:
     def sentence(rms: list[float], **columns: Any) -> str:
-        return diagnose(reading_of(rms, **columns)).sentence()
+        return diagnose(make_reading(rms=rms, **columns)).sentence()
 
     assert sentence([1.0] * 4) == "Gradients reach the whole network."
     assert sentence([1e-6, 1e-5, 1.0, 1.0]) == (
-        "Gradients vanish on the way to the input. Starved: l0, l1."
+        "Gradients vanish on the way to the input. Starved: dense_0, dense_1."
     )
-    assert sentence([1.0] * 2, update_rms=2.0) == ("Gradients explode. Too large: l0, l1.")
-    assert sentence([1.0] * 8, nan_count=1.0) == (
-        "Gradients are NaN or infinite in l0, l1, l2, l3, l4, l5 and 2 more."
+    assert sentence([1e4, 1.0]) == "Gradients explode. Too large: dense_0."
+    assert sentence([1.0] * 2, update_rms=2.0) == (
+        "Updates are as large as the weights. Thrown about: dense_0, dense_1."
     )
-    assert sentence([1.0] * 6, nan_count=1.0).endswith("in l0, l1, l2, l3, l4, l5.")
-    assert sentence([0.0, 1.0]) == ("Too few layers have a gradient that tells. Exactly zero: l0.")
+    assert sentence([1.0] * 2, nan_count=1.0) == (
+        "Gradients are NaN or infinite. In dense_0, dense_1."
+    )
+    assert sentence([0.0, 1.0]) == (
+        "Too few layers have a gradient that tells. Exactly zero: dense_0."
+    )
 
 
-def test_a_sentence_lists_no_zero_layers_where_there_are_none() -> None:
+def test_a_sentence_lists_no_zero_layers_where_there_are_none(make_reading: MakeReading) -> None:
     for rms in ([1.0], [math.nan, math.nan]):
-        sentence = diagnose(reading_of(rms)).sentence()
+        sentence = diagnose(make_reading(rms=rms)).sentence()
         assert sentence == "Too few layers have a gradient that tells."
 
 
-def test_a_diagnosis_equals_that_of_an_equal_reading() -> None:
+def test_a_diagnosis_equals_that_of_an_equal_reading(make_reading: MakeReading) -> None:
     for rms in ([1.0, 1.0], [1.0], [math.nan]):
-        assert diagnose(reading_of(rms)) == diagnose(reading_of(rms))
-    assert diagnose(reading_of([1.0, 1.0])) != diagnose(reading_of([1.0, 2.0]))
-    assert diagnose(reading_of([1.0])).step == 0
+        assert diagnose(make_reading(rms=rms)) == diagnose(make_reading(rms=rms))
+    assert diagnose(make_reading(rms=[1.0, 1.0])) != diagnose(make_reading(rms=[1.0, 2.0]))
+    assert diagnose(make_reading(step=7)).step == 7
 
 
-def run(verdicts: Sequence[Any]) -> list[Verdict]:
-    """The run's verdict after each reading."""
-    result: list[Verdict] = []
-    for i in range(len(verdicts)):
-        result.append(steadied(result[-1] if result else "unknown", verdicts[: i + 1]))
-    return result
+# Each cause by itself.
 
 
 @pytest.mark.smoke
-def test_a_run_follows_readings_that_agree() -> None:
+def test_causes_and_blame_of_vanishing(make_reading: MakeReading, make_probed: MakeProbed) -> None:
+    def of(rms: Sequence[float] = (1.0,) * 5, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
+        names = columns.pop("names", ["a", "b", "c", "d", "e"])
+        probed = make_probed(columns.pop("seen", [1.0] * 5), names, **columns)
+        found = diagnose(make_reading(rms=rms, probed=probed), STUCK)
+        return found.verdict, found.cause, found.blame
+
+    assert of() == ("healthy", "", ())
+    low = falling(5, 4.0)
+    assert of(low) == ("vanishing", "weights", ("dense_0", "dense_1", "dense_2"))
+    assert of(seen=low) == ("vanishing", "activations", ("a", "b", "c"))
+    # Of two, the worse one.
+    assert of(low, seen=falling(5, 6.0))[1] == "activations"
+    assert of(falling(5, 6.0), seen=low)[1] == "weights"
+    profiles = {"ok": falling(9, 1.9), "lstm": falling(30, 6.0), "gru": falling(30, 2.1)}
+    assert of(profiles=profiles) == ("vanishing", "time", ("lstm", "gru"))
+    dead = [0.9, math.nan, 1.0, 0.5, math.nan]
+    cut = [0.0, 0.0, 1.0, 1.0, 1.0]
+    assert of(seen=cut, dead_fraction=dead) == ("vanishing", "dead", ("c",))
+    assert of(dead_fraction=dead) == ("healthy", "", ())
+    flat = [0.9, 0.5, 0.4, 0.8, math.nan]
+    assert of(saturated_fraction=flat) == ("vanishing", "saturated", ("a", "b", "d"))
+    assert of(saturated_fraction=[0.9, 0.4, 0.4, 0.3, 0.9]) == ("healthy", "", ())
+
+
+@pytest.mark.smoke
+def test_vanishing_through_time_needs_the_course(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
+    reading = make_reading(probed=make_probed(profiles={"lstm": falling(30, 6.0)}))
+    assert diagnose(reading).verdict == "healthy"
+    assert math.isnan(diagnose(reading).components["time"])
+    assert diagnose(reading, STUCK).components["time"] == close(1 - 2**-3)
+    learned = dataclasses.replace(STUCK, best=0.5)
+    assert diagnose(reading, learned).components["time"] == 0.0
+    assert diagnose(reading, learned).verdict == "healthy"
+
+
+@pytest.mark.smoke
+def test_causes_and_blame_of_exploding(make_reading: MakeReading, make_probed: MakeProbed) -> None:
+    def of(*args: Any, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
+        found = diagnose(make_reading(*args, **columns))
+        return found.verdict, found.cause, found.blame
+
+    high = falling(3, 4.0)[::-1]
+    names = ["dense_0", "relu", "out"]
+    assert of(rms=high) == ("exploding", "growth", ("dense_0", "dense_1"))
+    assert of(probed=make_probed(high, names)) == ("exploding", "growth", ("dense_0", "relu"))
+    # A layer that both profiles name is named once.
+    both = ("dense_0", "dense_1", "relu")
+    assert of(rms=high, probed=make_probed(high, names)) == ("exploding", "growth", both)
+    profiles = {"ok": [1.0, 1.0], "rnn": falling(30, 5.0)[::-1]}
+    assert of(probed=make_probed(profiles=profiles)) == ("exploding", "growth", ("rnn",))
+    thrown = {"weight_rms": 1.0, "update_rms": [0.5, 1.0, 3.0]}
+    assert of(**thrown) == ("exploding", "update", ("dense_1", "dense_2"))
+
+
+@pytest.mark.smoke
+def test_where_nan_began(make_reading: MakeReading, make_probed: MakeProbed) -> None:
+    def of(nan_count: Any = 1.0, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
+        probed = make_probed([1.0] * 4, list("abcd"), **columns)
+        found = diagnose(make_reading(nan_count=nan_count, probed=probed))
+        return found.verdict, found.cause, found.blame
+
+    # Forwards from the input, backwards from the loss.
+    outputs, gradients = [0, 2, 0, 5], [7, 7, 1, 0]
+    assert of(output_nonfinite_count=outputs, gradient_nonfinite_count=gradients) == (
+        "nonfinite",
+        "output",
+        ("b",),
+    )
+    assert of(gradient_nonfinite_count=gradients) == ("nonfinite", "gradient", ("c",))
+    assert of([1, 0, 2]) == ("nonfinite", "", ("dense_0", "dense_2"))
+    # Training had none: the probe alone gives no verdict.
+    assert of(0.0, output_nonfinite_count=outputs)[0] == "healthy"
+
+
+@pytest.mark.smoke
+def test_verdicts_have_an_order(make_reading: MakeReading, make_probed: MakeProbed) -> None:
+    sick: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+        ("nonfinite", "", {"nan_count": [1.0, 0, 0, 0]}, {}),
+        ("exploding", "update", {"weight_rms": 1.0, "update_rms": [1e-3, 1e-3, 2.0, 2.0]}, {}),
+        ("vanishing", "saturated", {}, {"saturated_fraction": 0.9}),
+        ("exploding", "growth", {}, {"profiles": {"rnn": [1.0, 1e-6]}}),
+        ("vanishing", "dead", {}, {"rms": [0, 0, 1, 1], "dead_fraction": [0, 0, 1.0, 0]}),
+    ]
+    for first, second in itertools.combinations(sick, 2):
+        columns = {**second[2], **first[2]}
+        probed = {"rms": [1.0] * 4, **second[3], **first[3]}
+        if {first[1], second[1]} == {"saturated", "dead"}:
+            continue  # One verdict: the worse one is its cause.
+        found = diagnose(make_reading(rms=[1.0] * 4, probed=make_probed(**probed), **columns))
+        assert (found.verdict, found.cause) == first[:2], (first, second)
+    # With one layer vanishing is unknown, and the others are certain.
+    assert diagnose(make_reading(rms=[1.0], update_rms=2.0)).verdict == "exploding"
+    assert diagnose(make_reading(rms=[math.nan], nan_count=3.0)).verdict == "nonfinite"
+    saturated = make_probed([1.0], saturated_fraction=0.9)
+    assert diagnose(make_reading(rms=[1.0], probed=saturated)).verdict == "vanishing"
+    assert diagnose(make_reading(rms=[1.0])).verdict == "unknown"
+    # Gradients of activations are enough to know.
+    assert diagnose(make_reading(rms=[1.0], probed=make_probed())).verdict == "healthy"
+
+
+@pytest.mark.smoke
+def test_growth_of_saturated_activations_is_vanishing(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
+    probed = make_probed(falling(6, 6.0)[::-1], saturated_fraction=0.9)
+    found = diagnose(make_reading(rms=falling(6, 6.0)[::-1], probed=probed))
+    assert (found.verdict, found.cause) == ("vanishing", "saturated")
+    assert found.exploding_score > THRESHOLD
+
+
+# A run.
+
+
+def scaled(reading: Reading, factor: float) -> Reading:
+    """The reading of a loss that is multiplied by a constant, at the same weights."""
+    table = reading.table.copy()
+    table[:, [i for i, name in enumerate(COLUMNS) if name.startswith("gradient_")]] *= factor
+    probed = reading.probed
+    if probed is not None:
+        rows = probed.table.copy()
+        rows[:, ACTIVATIONS.index("gradient_rms")] *= factor
+        profiles = {name: profile * factor for name, profile in probed.profiles.items()}
+        probed = Probed(
+            probed.loss * factor, probed.shuffled_loss * factor, probed.names, rows, profiles
+        )
+    return dataclasses.replace(reading, table=table, probed=probed)
+
+
+positive = st.floats(1e-12, 1e12)
+
+
+@given(
+    st.lists(st.lists(positive, min_size=3, max_size=3), min_size=5, max_size=5),
+    st.lists(st.integers(-100, 100), min_size=5, max_size=5),
+    st.lists(positive, min_size=2, max_size=9),
+    st.sampled_from([2.0**10, 2.0**-10, 1e3, 1e-3]),
+)
+def test_a_loss_that_is_multiplied_by_a_constant_changes_nothing(
+    make_reading: MakeReading,
+    make_probed: MakeProbed,
+    seen: list[list[float]],
+    losses: list[int],
+    profile: list[float],
+    factor: float,
+) -> None:
+    # Of whole losses no share is near the limit, `LEARNED_SHARE`, by a rounding.
+    readings = [
+        make_reading(
+            rms=rms,
+            probed=make_probed(
+                rms[::-1], loss=loss + 0.25, shuffled_loss=63.0, profiles={"rnn": profile}
+            ),
+        )
+        for rms, loss in zip(seen, losses)
+    ]
+    one, other = diagnoses(readings), diagnoses(scaled(reading, factor) for reading in readings)
+    for a, b in zip(one, other):
+        assert tuple(b.components.values()) == close(*a.components.values())
+        near = [c for c in a.components.values() if abs(c - THRESHOLD) < 1e-6]
+        ordered = sorted(c for c in a.components.values() if not math.isnan(c))
+        tied = any(y - x < 1e-6 for x, y in itertools.pairwise(ordered) if x > 0)
+        if not near and not tied:
+            assert (b.verdict, b.cause) == (a.verdict, a.cause)
+
+
+@pytest.mark.smoke
+def test_diagnoses_follow_the_course(make_reading: MakeReading, make_probed: MakeProbed) -> None:
+    def run_of(losses: Sequence[float]) -> list[Diagnosis]:
+        profiles = {"lstm": falling(30, 6.0)}
+        return diagnoses(
+            make_reading(
+                step=step, probed=make_probed(loss=loss, shuffled_loss=1.0, profiles=profiles)
+            )
+            for step, loss in enumerate(losses)
+        )
+
+    assert diagnoses([]) == []
+    stuck = run_of([1.0] * 5)
+    assert [d.step for d in stuck] == list(range(5))
+    early = PATIENCE - 1
+    assert [d.verdict for d in stuck] == ["healthy"] * early + ["vanishing"] * (5 - early)
+    assert [math.isnan(d.components["time"]) for d in stuck[:early]] == [True] * early
+    learns = run_of([1.0] * 5 + [0.1, 0.1, 1.0, 1.0])
+    assert [d.components["time"] > 0 for d in learns[early:]] == [True] * (5 - early) + [False] * 4
+    # One reading by itself is no run.
+    assert diagnose(stuck[-1].reading).verdict == "healthy"
+
+
+def test_components_are_those_of_the_scores(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
+    probed = make_probed(
+        falling(3, 1.0),
+        profiles={"rnn": falling(9, 3.0)},
+        dead_fraction=[0.5, 0.5, math.nan],
+        saturated_fraction=[math.nan, 0.2, 0.4],
+    )
+    reading = make_reading(rms=falling(3, 0.5), weight_rms=1.0, update_rms=0.05, probed=probed)
+    found = diagnose(reading, STUCK)
+    assert found.components == {
+        "weights": close(1 - 2**-0.25),
+        "activations": close(1 - 2**-0.5),
+        "time": close(1 - 2**-1.5),
+        "dead": 0.0,
+        "saturated": close(0.3),
+        "growth": 0.0,
+        "update": close(0.05 / 1.05),
+    }
+    assert found.vanishing_score == found.components["time"]
+    assert found.exploding_score == found.components["update"]
+    assert scores.worst(*found.components.values()) == found.components["time"]
+    bare = diagnose(dataclasses.replace(reading, probed=None), STUCK).components
+    assert [name for name in bare if math.isnan(bare[name])] == [*VANISHING[1:]]
+
+
+@pytest.fixture(scope="module")
+def run(make_reading: MakeReading) -> Callable[[Sequence[Any]], list[Verdict]]:
+    """The run's verdict after each of several readings with these verdicts."""
+    bare = diagnose(make_reading())
+
+    def after_each(verdicts: Sequence[Any]) -> list[Verdict]:
+        history = [dataclasses.replace(bare, verdict=verdict) for verdict in verdicts]
+        found: list[Verdict] = ["unknown"]
+        for end in range(1, len(history) + 1):
+            found.append(steadied(found[-1], history[:end]))
+            # Only the last readings are looked at.
+            last = history[max(0, end - AGREEING_READINGS) : end]
+            assert steadied(found[-2], last) == found[-1]
+        return found[1:]
+
+    return after_each
+
+
+Run = Callable[[Sequence[Any]], list[Verdict]]
+
+
+@pytest.mark.smoke
+def test_a_run_follows_readings_that_agree(run: Run) -> None:
     assert run(["vanishing"]) == ["unknown"]
     assert run(["vanishing"] * 2) == ["unknown", "vanishing"]
     assert run(["healthy"] * 3 + ["vanishing"] * 3) == (
@@ -427,22 +525,42 @@ def test_a_run_follows_readings_that_agree() -> None:
 
 
 @pytest.mark.smoke
-def test_alternating_verdicts_do_not_flap() -> None:
+def test_alternating_verdicts_do_not_flap(run: Run) -> None:
     assert set(run(["healthy", "vanishing"] * 10)) == {"unknown"}
     settled = run(["healthy"] * 3 + ["vanishing", "healthy"] * 10)
     assert set(settled[1:]) == {"healthy"}
 
 
 @pytest.mark.smoke
-def test_nan_counts_at_once_and_is_left_slowly() -> None:
+def test_nan_counts_at_once_and_is_left_slowly(run: Run) -> None:
     assert run(["nonfinite"]) == ["nonfinite"]
     assert run(["healthy"] * 5 + ["nonfinite"])[-1] == "nonfinite"
     assert run(["nonfinite", "healthy", "healthy"])[-1] == "nonfinite"
     assert run(["nonfinite", "healthy", "healthy", "healthy"])[-1] == "healthy"
 
 
-@given(st.lists(st.sampled_from(VERDICTS), min_size=1, max_size=40))
-def test_a_run_changes_its_verdict_only_for_readings_that_agree(verdicts: list[Verdict]) -> None:
+@pytest.mark.smoke
+def test_an_update_far_beyond_the_weights_counts_at_once(make_reading: MakeReading) -> None:
+    def thrown(ratio: float, **columns: Any) -> Diagnosis:
+        return diagnose(make_reading(weight_rms=1.0, update_rms=ratio, **columns))
+
+    limit = CERTAIN_UPDATE / (1 - CERTAIN_UPDATE)
+    healthy, little, far = thrown(0.01), thrown(0.99 * limit), thrown(1.01 * limit)
+    assert [d.verdict for d in (healthy, little, far)] == ["healthy", "exploding", "exploding"]
+    assert [d.certain for d in (healthy, little, far)] == [False, False, True]
+    assert steadied("healthy", [healthy, healthy, little]) == "healthy"
+    assert steadied("healthy", [healthy, healthy, far]) == "exploding"
+    assert steadied("unknown", [far]) == "exploding"
+    assert steadied("exploding", [far, healthy, healthy]) == "exploding"
+    # NaN is what the verdict rests on, and growth is never certain by itself.
+    assert thrown(2 * limit, nan_count=1.0).certain
+    assert not diagnose(make_reading(rms=[1e9, 1.0, 1.0])).certain
+
+
+@given(verdicts=st.lists(st.sampled_from(VERDICTS), min_size=1, max_size=40))
+def test_a_run_changes_its_verdict_only_for_readings_that_agree(
+    run: Run, verdicts: list[Verdict]
+) -> None:
     steady = run(verdicts)
     for i in range(len(verdicts)):
         before = steady[i - 1] if i else "unknown"
@@ -454,5 +572,12 @@ def test_a_run_changes_its_verdict_only_for_readings_that_agree(verdicts: list[V
             assert steady[i] == verdicts[i]
         else:
             assert steady[i] == before
-        # Only the last readings are looked at.
-        assert steadied(before, verdicts[: i + 1]) == steadied(before, last)
+
+
+def test_the_blame_for_time_is_not_empty_at_the_very_threshold(
+    make_reading: MakeReading, make_probed: Callable[..., Probed]
+) -> None:
+    probed = make_probed(profiles={"lstm": [13 / 1e5, 13 / 1e3]}, loss=1.0, shuffled_loss=1.0)
+    readings = [make_reading(step=step, probed=probed) for step in range(3)]
+    last = diagnoses(readings)[-1]
+    assert (last.verdict, last.cause, last.blame) == ("vanishing", "time", ("lstm",))

@@ -11,8 +11,16 @@ import keras_vanish
 SOURCE = Path(__file__).parents[1] / "keras_vanish"
 
 #: Where a file stands in the flow of data; what is not named stands beside `events`.
-ROOMS = {"capture": 0, "topology": 0, "reading": 1, "diagnosis": 2, "monitor": 4}
-BESIDE_EVENTS = 3
+ROOMS = {
+    "capture": 0,
+    "topology": 0,
+    "reading": 1,
+    "scores": 2,
+    "advice": 3,
+    "diagnosis": 4,
+    "monitor": 6,
+}
+BESIDE_EVENTS = 5
 WITH_TENSORFLOW = {"capture", "monitor"}
 
 
@@ -56,6 +64,8 @@ def test_modules_import_nothing_right_of_them(path: Path) -> None:
         ("capture", "from keras_vanish.reading import Reading", ["reading"]),
         ("capture", "def f():\n    from keras_vanish import diagnosis", ["diagnosis"]),
         ("reading", "from keras_vanish import Diagnosis", ["diagnosis"]),
+        ("scores", "from keras_vanish.advice import advice", ["advice"]),
+        ("advice", "from keras_vanish.diagnosis import diagnose", ["diagnosis"]),
         ("diagnosis", "import keras_vanish.events as events", ["events"]),
         ("events", "from keras_vanish.monitor import GradientMonitor", ["monitor"]),
         ("events", "import tensorflow as tf", ["tensorflow"]),

@@ -283,6 +283,14 @@ def test_a_model_without_trainable_weights_warns_before_the_first_step() -> None
     assert monitor.history == []
 
 
+@pytest.mark.smoke
+@pytest.mark.parametrize("probe", ["yes", None, 2, "True"])
+def test_a_wrong_probe(probe: Any) -> None:
+    with pytest.raises(ValueError, match='probe must be "auto", True or False') as caught:
+        GradientMonitor(None, probe=probe)
+    assert f"Received: probe={probe!r}." in str(caught.value)
+
+
 def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="Received: Keras backend 'jax'"):
@@ -444,6 +452,136 @@ def test_a_killed_process_loses_nothing_that_was_recorded(tmp_path: Path) -> Non
     )
     assert done.returncode == -9, done.stderr
     assert [d.step for d in read(tmp_path)] == [0, 5, 10, 15, 20]
+
+
+# The probe.
+
+
+def by_pixels() -> Any:
+    """A model that reads the 64 pixels of a digit one after another."""
+    keras.utils.set_random_seed(0)
+    block = keras.Sequential(
+        [L.Dense(12, activation="tanh", name="inner"), L.ReLU(name="relu")], name="block"
+    )
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            L.Reshape((64, 1), name="pixels"),
+            L.LSTM(6, name="lstm"),
+            block,
+            L.Dropout(0.1, name="drop"),
+            L.Dense(10, activation="softmax", name="head"),
+        ]
+    )
+
+
+@pytest.mark.smoke
+def test_the_probe_sees_activations_and_time_steps(tmp_path: Path) -> None:
+    model = compiled(by_pixels())
+    monitor = GradientMonitor(tmp_path, update_freq=4)
+    fit(model, monitor)
+    assert steps(monitor) == [0, 4]
+    summary: list[str] = []
+    model.summary(print_fn=lambda line, **_: summary.append(line), expand_nested=True)
+    for diagnosis in monitor.history:
+        reading = diagnosis.reading
+        names = [activation.name for activation in reading.activations]
+        assert names == ["lstm", "block/inner", "block/relu", "head"]
+        assert all(name.rpartition("/")[2] in "".join(summary) for name in names)
+        assert [activation.size for activation in reading.activations] == [6, 12, 12, 10]
+        assert all(activation.gradient_rms > 0 for activation in reading.activations)
+        assert [a.name for a in reading.activations if not math.isnan(a.dead_fraction)] == [
+            "block/relu"
+        ]
+        assert list(reading.timesteps) == ["lstm"]
+        through = reading.timesteps["lstm"]
+        assert len(through.rms) == 64
+        assert all(value > 0 for value in through.rms)
+        assert 0 < through.horizon <= 63
+        assert reading.probed is not None
+        assert math.isfinite(reading.probed.loss)
+        known = {n for n, score in diagnosis.components.items() if not math.isnan(score)}
+        assert {"weights", "activations", "dead", "saturated", "growth", "update"} == known
+    assert "Horizon of lstm: the gradient reaches" in monitor.summary(width=120)
+    assert read(tmp_path) == monitor.history
+
+
+def test_the_loss_and_the_gradients_are_those_of_the_recorded_step() -> None:
+    x, y = data(16)
+    model = compiled()
+    with tf.GradientTape() as tape:
+        hidden = model.layers[0](x)
+        tape.watch(hidden)
+        loss = model.compute_loss(x=x, y=y, y_pred=model.layers[1](hidden))
+    gradient = tape.gradient(loss, hidden).numpy()
+    monitor = GradientMonitor(None, update_freq=1)
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[monitor])
+    probed = monitor.history[0].reading.probed
+    assert probed is not None
+    assert probed.loss == pytest.approx(float(loss), rel=1e-5)
+    first = monitor.history[0].reading.activations[0]
+    assert first.gradient_rms == pytest.approx(np.sqrt(np.mean(gradient**2)), rel=1e-4)
+    assert first.output_rms == pytest.approx(np.sqrt(np.mean(hidden.numpy() ** 2)), rel=1e-4)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("probe", "there"), [("auto", True), (True, True), (False, False)])
+def test_the_probe_can_be_left_out(probe: bool | str, there: bool) -> None:
+    monitor = GradientMonitor(None, update_freq=4, probe=probe)
+    fit(compiled(), monitor)
+    assert steps(monitor) == [0, 4]
+    for diagnosis in monitor.history:
+        assert (diagnosis.reading.probed is not None) == there
+        assert math.isnan(diagnosis.components["activations"]) != there
+        assert not math.isnan(diagnosis.components["weights"])
+    assert ("Components" in monitor.summary(width=120)) == there
+
+
+class Drawing(L.Layer):
+    """Draws from TensorFlow's own generator, which the probe would move on."""
+
+    def call(self, x: Any) -> Any:
+        return x + 0 * tf.random.normal([])
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_model_that_cannot_be_probed_is_one_warning(eager: bool, tmp_path: Path) -> None:
+    model = compiled(keras.Sequential([*mlp().layers, Drawing()]), run_eagerly=eager)
+    monitor = GradientMonitor(tmp_path, update_freq=2)
+    with pytest.warns(UserWarning, match="cannot probe this model") as caught:
+        fit(model, monitor, epochs=2)
+    ours = [str(w.message) for w in caught if "GradientMonitor" in str(w.message)]
+    assert len(ours) == 1
+    assert "shows the gradients of its weights only" in ours[0]
+    assert "Set probe=False" in ours[0]
+    assert steps(monitor) == list(range(0, 16, 2))
+    assert all(d.reading.probed is None for d in monitor.history)
+    assert all(d.reading.model.gradient_rms > 0 for d in monitor.history)
+    assert read(tmp_path) == monitor.history
+
+
+def test_a_second_fit_continues_the_course(tmp_path: Path) -> None:
+    model = compiled(by_pixels(), optimizer=keras.optimizers.SGD(0.0))
+    monitor = GradientMonitor(tmp_path, update_freq=1)
+    fit(model, monitor, batches=3)
+    assert [math.isnan(d.components["time"]) for d in monitor.history] == [True] * 3
+    fit(model, monitor, batches=2)
+    assert [math.isnan(d.components["time"]) for d in monitor.history] == [True] * 3 + [False] * 2
+    found = read(tmp_path)
+    assert found == monitor.history
+    assert [(d.components, d.cause) for d in found] == [
+        (d.components, d.cause) for d in monitor.history
+    ]
+
+
+def test_a_custom_loop_is_not_probed() -> None:
+    model = compiled()
+    monitor = GradientMonitor(None, update_freq=1, probe=True)
+    with monitor.watch(model):
+        apply_ones(model, model.optimizer)
+        monitor.step()
+    assert steps(monitor) == [0]
+    assert monitor.history[0].reading.probed is None
 
 
 # Logs for other callbacks.
@@ -656,7 +794,7 @@ def test_data_with_nan_is_nonfinite() -> None:
     compiled().fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
     assert [d.verdict for d in monitor.history][:3] == [*["healthy"] * 2, "nonfinite"]
     assert monitor.verdict == "nonfinite"
-    assert monitor.history[2].blame == ("first", "head")
+    assert (monitor.history[2].cause, monitor.history[2].blame) == ("output", ("first",))
 
 
 def test_several_replicas_are_not_read_and_it_is_said() -> None:

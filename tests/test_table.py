@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.reading import Reading
+from keras_vanish.reading import Probed, Reading
+from keras_vanish.scores import PATIENCE, Course
 from keras_vanish.table import render
 
 MakeReading = Callable[..., Reading]
+MakeProbed = Callable[..., Probed]
 
 VANISHING = [1e-9, 1e-8, 1e-3, 1e-3, 1e-3]
 
@@ -64,6 +66,45 @@ def test_blamed_layers_and_advice(make_reading: MakeReading) -> None:
     for number, advice in enumerate(diagnosis.advice, 1):
         assert f"{number}. {' '.join(advice.split())}" in words
     assert re.search(r"^1\. ", text, re.MULTILINE)
+
+
+@pytest.mark.smoke
+def test_the_components_of_the_scores_that_are_known(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
+    probed = make_probed([1e-5, 1e-3, 1e-3], dead_fraction=0.5)
+    text = render([diagnose(make_reading(probed=probed))], "healthy", width=120)
+    expected = "Components: weights 0.00, activations 0.50, dead 0.00, growth 0.00, update 0.00."
+    assert expected in text.splitlines()
+    assert "Horizon" not in text
+
+
+@pytest.mark.smoke
+def test_how_far_back_in_time_the_gradient_reaches(
+    make_reading: MakeReading, make_probed: MakeProbed
+) -> None:
+    profiles = {
+        "short": [10.0 ** (step - 63) for step in range(64)],
+        "bi/\x1blong": [1.0] * 20,
+        "unknown": [1.0, 0.0],
+    }
+    stuck = Course(count=PATIENCE, share=0.0, best=0.0)
+    diagnosis = diagnose(make_reading(probed=make_probed(profiles=profiles)), stuck)
+    text = render([diagnosis], "vanishing", width=120)
+    horizons = [line for line in text.splitlines() if line.startswith("Horizon")]
+    assert horizons == [
+        "Horizon of short: the gradient reaches 2 of 63 steps back.",
+        "Horizon of bi/long: the gradient reaches 19 of 19 steps back.",
+    ]
+    assert "time 1.00" in text
+    assert text.index("Components") < text.index("Horizon") < text.index("What to try")
+
+
+@pytest.mark.smoke
+def test_without_the_probe_nothing_is_said_of_it(make_reading: MakeReading) -> None:
+    text = render([diagnose(make_reading())], "healthy", width=120)
+    assert "Components" not in text
+    assert "Horizon" not in text
 
 
 def test_the_bar_loses_one_cell_a_decade(make_reading: MakeReading) -> None:
@@ -162,7 +203,7 @@ def test_any_name(make_reading: MakeReading, name: str, color: bool) -> None:
 def test_names_are_no_markup(make_reading: MakeReading, name: str) -> None:
     reading = make_reading(rms=[1, 1], names=[name, "plain"], nan_count=[1, 0])
     text = render([diagnose(reading)], "nonfinite", title=name, width=120)
-    assert text.startswith(f"{name}\nNonfinite. Gradients are NaN or infinite in {name}.\n")
+    assert text.startswith(f"{name}\nNonfinite. Gradients are NaN or infinite. In {name}.\n")
     assert row(text, name)[0] == "!"
 
 
@@ -171,7 +212,7 @@ def test_control_characters_are_removed(make_reading: MakeReading) -> None:
     reading = make_reading(rms=[1, 1], names=[name, "plain"], nan_count=[1, 0])
     text = render([diagnose(reading)], "nonfinite", title=name, width=120)
     assert row(text, "a[31mbcdef")[0] == "!"
-    assert text.startswith("a[31mbcdef\nNonfinite. Gradients are NaN or infinite in a[31mbcdef.\n")
+    assert text.startswith("a[31mbcdef\nNonfinite. Gradients are NaN or infinite. In a[31mbcdef.\n")
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_vanish.topology import LayerInfo, data_flow_ranks, layers_of
+from keras_vanish.topology import LayerInfo, data_flow_ranks, layer_paths, layers_of
 
 
 def trace(function: Callable[..., Any], *inputs: tf.Tensor) -> Any:
@@ -348,6 +348,55 @@ def test_frozen_layers_are_absent() -> None:
     model.layers[1].trainable = False
     found = infos(model, tf.zeros((2, 4)))
     assert [(info.name, info.indices) for info in found] == [("a", (0, 1)), ("c", (2, 3))]
+
+
+def paths(model: Any) -> dict[str, Any]:
+    """The layers below a model, by name."""
+    found = layer_paths(model)
+    return {found[id(x)]: x for x in model._flatten_layers(include_self=False) if id(x) in found}
+
+
+@pytest.mark.smoke
+def test_every_layer_has_the_path_of_its_variables() -> None:
+    shared = dense("shared")
+    block = keras.Sequential([dense("a"), layers.ReLU(name="r"), shared], name="block")
+    model = keras.Sequential(
+        [
+            layers.Input((3, 4)),
+            block,
+            shared,
+            layers.Dropout(0.5, name="drop"),
+            layers.Bidirectional(layers.LSTM(3, name="l"), name="bi"),
+            dense("end"),
+        ]
+    )
+    found = paths(model)
+    below = ["block", "block/a", "block/r", "block/shared", "drop", "end"]
+    assert set(below) <= set(found)
+    assert found["block/shared"] is shared
+    assert found["block/r"] is block.layers[1]
+    assert {"bi", "bi/forward_l", "bi/backward_l"} <= set(found)
+    with_variables = [i.name for i in layers_of(model, model.trainable_variables, [0.0] * 16)]
+    assert sorted(with_variables) == sorted(
+        ["block/a", "block/shared", "bi/forward_l", "bi/backward_l", "end"]
+    )
+    for info in layers_of(model, model.trainable_variables, [0.0] * 16):
+        owned = {id(variable) for variable in found[info.name].variables}
+        assert {id(model.trainable_variables[index]) for index in info.indices} <= owned
+
+
+def test_layers_without_variables_do_not_rename_those_that_have_some() -> None:
+    class Twins(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="twins")
+            self.relu, self.dense = layers.ReLU(name="same"), dense("same")
+
+        def call(self, x: tf.Tensor) -> tf.Tensor:
+            return self.dense(self.relu(x))
+
+    model = Twins()
+    model(tf.zeros((2, 4)))
+    assert paths(model) == {"same": model.dense, "same_1": model.relu}
 
 
 def test_equal_ranks_keep_the_given_order() -> None:

@@ -16,6 +16,8 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_vanish import GradientMonitor, LayerReading, Reading
+from keras_vanish.capture.capture import Capture
+from keras_vanish.capture.probe import Probe
 from keras_vanish.capture.recorder import Recorder
 from keras_vanish.reading import Statistics
 
@@ -361,6 +363,72 @@ def test_nested_models_and_the_optimizer_of_a_loaded_model(tmp_path: Any) -> Non
     assert [layer.name for layer in diagnosis.reading.layers] == ["stem", "block/dense", "head"]
     parts = [joined(a, list(range(6))) for a in (gradients, before, weights_of(loaded))]
     check_statistics(diagnosis.reading.model, *parts)
+
+
+# The probe.
+
+
+def captured(model: Any, probe: Probe | None, steps: int, slots: int, every: int = 1) -> Any:
+    """What a capture has recorded after some steps on `data()`."""
+    capture = Capture(model, model.optimizer, every, slots, probe=probe)
+    capture.arm()
+    step = capture.wrap(model.train_step)
+    if not model.run_eagerly:
+        step = tf.function(step)
+    batch = tuple(map(tf.constant, data()))
+    for _ in range(steps):
+        step(batch)
+        capture.count(1)
+    return capture.look()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_what_a_probe_finds_is_that_of_the_weights_before_the_update(mode: str) -> None:
+    model = compiled(mlp(), mode, keras.optimizers.SGD(1.0))
+    batch = tuple(map(tf.constant, data()))
+    probe = Probe(model)
+    expected = probe.parse(probe.trace(batch).numpy())
+    found = captured(model, Probe(model), steps=4, slots=4)
+    assert [row.update for row in found] == [0, 1, 2, 3]
+    assert [row.probed.names for row in found] == [("first", "second", "head")] * 4
+    assert found[0].probed.loss == pytest.approx(expected.loss, rel=1e-5)
+    np.testing.assert_allclose(found[0].probed.activations, expected.activations, rtol=1e-4)
+    later = probe.parse(probe.trace(batch).numpy())
+    losses = [row.probed.loss for row in found]
+    assert len(set(losses)) == 4
+    assert later.loss not in losses
+
+
+def test_each_slot_keeps_what_its_probe_found() -> None:
+    every, few = (
+        captured(compiled(mlp(), "graph", keras.optimizers.SGD(1.0)), None, 5, slots)
+        for slots in (5, 2)
+    )
+    assert [row.probed for row in every + few] == [None] * 7
+    models = [compiled(mlp(), "graph", keras.optimizers.SGD(1.0)) for _ in range(2)]
+    every = captured(models[0], Probe(models[0]), steps=5, slots=5)
+    few = captured(models[1], Probe(models[1]), steps=5, slots=2)
+    assert [row.update for row in few] == [3, 4]
+    for a, b in zip(every[3:], few):
+        assert a.probed.loss == b.probed.loss
+        np.testing.assert_array_equal(a.probed.activations, b.probed.activations)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_probe_that_fails_is_one_warning_and_the_tap_goes_on(mode: str) -> None:
+    class Broken(Probe):
+        def trace(self, data: Any) -> Any:
+            raise ArithmeticError("broken")
+
+    model = compiled(mlp(), mode)
+    with pytest.warns(UserWarning, match="cannot probe this model") as caught:
+        found = captured(model, Broken(model), steps=3, slots=3)
+    assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
+    assert "ArithmeticError('broken')" in str(caught[0].message)
+    assert [row.update for row in found] == [0, 1, 2]
+    assert [row.probed for row in found] == [None] * 3
+    assert all(np.isfinite(row.floats).all() for row in found)
 
 
 def test_the_host_reads_nothing_on_steps_that_are_not_recorded(

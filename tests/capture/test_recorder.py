@@ -21,6 +21,7 @@ def write(
     clipped: float | None = None,
     before: float = 1.0,
     after: float = 1.5,
+    probed: list[float] | None = None,
 ) -> None:
     def constants(value: float) -> list[tf.Tensor]:
         return [tf.fill(shape, tf.constant(value)) for shape in SHAPES]
@@ -31,6 +32,7 @@ def write(
         constants(gradient),
         None if clipped is None else constants(clipped),
         constants(before),
+        None if probed is None else tf.constant(probed),
     )
     target.after(number, constants(after))
 
@@ -84,6 +86,35 @@ def test_after_n_writes_the_slots_hold_the_last_ones_oldest_first() -> None:
     assert [row.floats[0, 0] for row in rows] == [2.0, 3.0, 4.0]
     assert [row.update for row in target.read(4)[1]] == [4]
     assert target.read(5) == (5, [])
+
+
+@pytest.mark.smoke
+def test_what_a_probe_found_stays_with_its_row() -> None:
+    target = recorder(slots=3)
+    for update in range(5):
+        write(target, update, gradient=float(update), probed=[update, 10.0 * update])
+    rows = target.read(0)[1]
+    assert [row.update for row in rows] == [2, 3, 4]
+    found = [row.probed for row in rows if row.probed is not None]
+    assert [vector.tolist() for vector in found] == [[2.0, 20.0], [3.0, 30.0], [4.0, 40.0]]
+    assert all(vector.dtype == np.float32 for vector in found)
+
+
+@pytest.mark.smoke
+def test_without_a_probe_a_row_has_none() -> None:
+    target = recorder()
+    write(target, 0)
+    assert target.read(0)[1][0].probed is None
+
+
+def test_what_a_probe_found_of_a_row_that_is_not_complete_is_not_read() -> None:
+    target = recorder(slots=2)
+    write(target, 0, probed=[1.0])
+    ones = [tf.ones(shape) for shape in SHAPES]
+    target.before(tf.constant(1, tf.int64), ones, None, ones, tf.constant([2.0]))
+    (row,) = target.read(0)[1]
+    assert row.probed is not None
+    assert row.probed.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("update", [0, (1 << 20) - 1, 1 << 20, (1 << 24) + 1, 123_456_789_012])
@@ -145,7 +176,8 @@ def test_a_conditional_write_within_a_compiled_function(jit_compile: bool) -> No
         gradients = [tf.fill(shape, tf.cast(update, tf.float32)) for shape in SHAPES]
 
         def record() -> None:
-            target.before(update, gradients, None, gradients)
+            probed = tf.fill([3], tf.cast(update, tf.float32))
+            target.before(update, gradients, None, gradients, probed)
             target.after(update, gradients)
 
         tf.cond(target.due(update), record, lambda: None)
@@ -155,6 +187,8 @@ def test_a_conditional_write_within_a_compiled_function(jit_compile: bool) -> No
     rows = target.read(0)[1]
     assert [row.update for row in rows] == [0, 3, 6]
     assert [row.floats[1, 0] for row in rows] == [0.0, 3.0, 6.0]
+    found = [row.probed.tolist() for row in rows if row.probed is not None]
+    assert found == [[0.0] * 3, [3.0] * 3, [6.0] * 3]
 
 
 def test_its_variables_may_be_made_while_a_function_is_traced() -> None:

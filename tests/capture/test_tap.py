@@ -28,13 +28,17 @@ RATE = 0.1
 class Tapped:
     """An optimizer of two variables, tapped, and what was recorded of each `apply`."""
 
-    def __init__(self, optimizer: Any, mode: str = "graph", constraint: Any = None) -> None:
+    def __init__(
+        self, optimizer: Any, mode: str = "graph", constraint: Any = None, every: int = 1
+    ) -> None:
         self.optimizer = optimizer
         self.kernel = keras.Variable(KERNEL, name="kernel")
         self.bias = keras.Variable(np.ones(4, np.float32), name="bias")
         self.kernel.constraint = constraint
         self.missing: list[Any] = []
         self.recorder: Recorder | None = None
+        self.probe: Callable[[], tf.Tensor | None] = lambda: None
+        self._every = every
         self._mode = mode
         self._step: Callable[..., Any] = self._apply
         if mode != "eager":
@@ -45,11 +49,11 @@ class Tapped:
         if self.recorder is None:
             shapes = [v.shape for v in variables]
             dtypes = [tf.float32] * len(shapes)
-            self.recorder = Recorder(shapes, dtypes, 1, 0, 8, self._mode == "xla", False)
+            self.recorder = Recorder(shapes, dtypes, self._every, 0, 8, self._mode == "xla", False)
         return self.recorder
 
     def _apply(self, kernel: Any, bias: Any) -> None:
-        with tap(self.optimizer, self._recorder_for):
+        with tap(self.optimizer, self._recorder_for, lambda: self.probe()):
             self.optimizer.apply([kernel, bias], [self.kernel, self.bias])
 
     def __call__(self, kernel: Any, bias: Any = None) -> list[Row]:
@@ -271,6 +275,49 @@ def test_an_apply_of_the_users_own_is_called_and_restored() -> None:
     assert len(tapped(GRADIENT, np.ones(4, np.float32))) == 1
     assert calls == [2]
     assert optimizer.apply is own
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("mode", MODES)
+def test_a_probe_is_recorded_as_it_is_before_the_update(mode: str) -> None:
+    tapped = Tapped(keras.optimizers.SGD(RATE), mode)
+    traces: list[int] = []
+
+    def probe() -> tf.Tensor:
+        traces.append(1)
+        return tf.stack([tf.reduce_sum(tapped.kernel.value), 7.0])
+
+    tapped.probe = probe
+    expected = []
+    for _ in range(3):
+        expected.append([pytest.approx(tapped.kernel.numpy().sum(), rel=1e-5), 7.0])
+        rows = tapped(GRADIENT, np.ones(4, np.float32))
+    assert traces
+    assert [row.probed.tolist() for row in rows if row.probed is not None] == expected
+    assert tapped.kernel.numpy().sum() != expected[-1][0]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("mode", MODES)
+def test_a_probe_runs_on_recorded_steps_only(mode: str) -> None:
+    tapped = Tapped(keras.optimizers.SGD(RATE), mode, every=3)
+    runs = tf.Variable(0.0)
+
+    def probe() -> tf.Tensor:
+        return tf.reshape(runs.assign_add(1.0), [1])
+
+    tapped.probe = probe
+    for _ in range(5):
+        rows = tapped(GRADIENT, np.ones(4, np.float32))
+    assert [row.update for row in rows] == [0, 3]
+    assert runs.numpy() == 2
+    assert [row.probed.tolist() for row in rows if row.probed is not None] == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_a_probe_nothing_of_it_is_recorded(mode: str) -> None:
+    (row,) = Tapped(keras.optimizers.SGD(RATE), mode)(GRADIENT, np.ones(4, np.float32))
+    assert row.probed is None
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from keras_vanish.advice import advice, sentence
+
+#: Every verdict with every cause that `diagnose` gives it.
+OUTCOMES = [
+    ("healthy", ""),
+    *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead", "saturated")),
+    *(("exploding", cause) for cause in ("growth", "update")),
+    *(("nonfinite", cause) for cause in ("output", "gradient", "")),
+    ("unknown", ""),
+]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("verdict", "cause"), OUTCOMES)
+def test_every_outcome_has_words_and_advice(verdict: str, cause: str) -> None:
+    bare, named = sentence(verdict, cause, []), sentence(verdict, cause, ["a", "b"])
+    assert bare[0].isupper()
+    assert bare.endswith(".")
+    assert "{" not in bare + named
+    assert named.startswith(bare)
+    if verdict == "healthy":
+        assert named == bare
+        assert advice(verdict, cause) == ()
+    else:
+        assert named.endswith("a, b.")
+        assert advice(verdict, cause)
+        assert all(line.endswith((".", ").")) for line in advice(verdict, cause))
+
+
+@pytest.mark.smoke
+def test_causes_with_a_remedy_of_their_own_have_words_of_their_own() -> None:
+    causes = ("weights", "time", "dead", "saturated")
+    assert len({sentence("vanishing", cause, ["a"]) for cause in causes}) == len(causes)
+    assert len({advice("vanishing", cause) for cause in causes}) == len(causes)
+    assert sentence("vanishing", "weights", []) == sentence("vanishing", "activations", [])
+    assert "LSTM" in advice("vanishing", "time")[0]
+    assert "learning rate" in advice("vanishing", "dead")[0]
+    assert "initial weights" in advice("vanishing", "saturated")[0]
+    nonfinite = {sentence("nonfinite", cause, ["a"]) for cause in ("output", "gradient", "")}
+    assert len(nonfinite) == 3
+
+
+def test_an_outcome_that_is_none_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        sentence("tired", "", [])
+    with pytest.raises(KeyError):
+        advice("tired", "")
+
+
+@pytest.mark.smoke
+def test_of_many_layers_the_first_are_named() -> None:
+    names = [f"l{i}" for i in range(8)]
+    assert sentence("vanishing", "weights", names) == (
+        "Gradients vanish on the way to the input. Starved: l0, l1, l2, l3, l4, l5 and 2 more."
+    )
+    assert sentence("vanishing", "weights", names[:6]).endswith("l4, l5.")
+
+
+@pytest.mark.parametrize("name", ["{layers}", "{0}", "{", "}{", "a{layers}b"])
+def test_names_may_hold_braces(name: str) -> None:
+    assert sentence("exploding", "growth", [name]) == f"Gradients explode. Too large: {name}."
+    assert sentence("nonfinite", "", [name, "b"]).endswith(f"In {name}, b.")

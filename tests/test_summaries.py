@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from keras_vanish.capture.columns import BINS, ZERO_BIN
 from keras_vanish.diagnosis import Diagnosis, diagnose
-from keras_vanish.reading import Reading
+from keras_vanish.reading import Probed, Reading
 from keras_vanish.summaries import (
     Histograms,
     StepEvents,
@@ -73,6 +73,34 @@ def test_scalars(make_reading: MakeReading) -> None:
         "gradient_rms/01_b/c": 4e-3,
         "zero_fraction/00_a": 0.25,
         "zero_fraction/01_b/c": 0.0,
+        "components/weights": diagnosis.components["weights"],
+        "components/growth": diagnosis.components["growth"],
+        "components/update": diagnosis.components["update"],
+    }
+
+
+def test_scalars_of_the_probe(
+    make_reading: MakeReading, make_probed: Callable[..., Probed]
+) -> None:
+    probed = make_probed(
+        rms=[3e-3, 4e-3],
+        names=["a", "b/c"],
+        dead_fraction=[math.nan, 0.5],
+        saturated_fraction=[0.25, math.nan],
+        profiles={"b/c": [1e-6, 0.5, 1.0]},
+    )
+    found = scalars(diagnose(make_reading(probed=probed)))
+    added = {
+        tag: value for tag, value in found.items() if tag not in scalars(diagnose(make_reading()))
+    }
+    components = [tag for tag in added if tag.startswith("components/")]
+    assert components == [f"components/{name}" for name in ("activations", "dead", "saturated")]
+    assert {tag: added[tag] for tag in added if tag not in components} == {
+        "activation_gradient_rms/00_a": 3e-3,
+        "activation_gradient_rms/01_b/c": 4e-3,
+        "dead_fraction/01_b/c": 0.5,
+        "saturated_fraction/00_a": 0.25,
+        "horizon/b/c": 1.0,
     }
 
 

@@ -11,7 +11,7 @@ _WORDS: dict[tuple[str, str], tuple[str, str]] = {
     ("vanishing", ""): ("Gradients vanish on the way to the input.", "Starved: {layers}."),
     ("vanishing", "time"): (
         "Gradients vanish through time, and nothing is learned of the input.",
-        "They do not reach back to the first steps of {layers}.",
+        "They reach back only so far: {layers}.",
     ),
     ("vanishing", "dead"): (
         "No gradient passes: a layer has only dead units, which are zero for every sample.",

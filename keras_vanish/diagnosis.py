@@ -68,7 +68,16 @@ class Diagnosis:
 
     def sentence(self) -> str:
         """The verdict in plain words, with the layers to blame."""
-        return sentence(self.verdict, self.cause, self.blame)
+        names = self.blame
+        if self.cause == "time":
+            names = tuple(map(self._reach, names))
+        return sentence(self.verdict, self.cause, names)
+
+    def _reach(self, name: str) -> str:
+        recurrent = self.reading.timesteps[name]
+        if math.isnan(recurrent.horizon):
+            return name
+        return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
 def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:

@@ -581,3 +581,12 @@ def test_the_blame_for_time_is_not_empty_at_the_very_threshold(
     readings = [make_reading(step=step, probed=probed) for step in range(3)]
     last = diagnoses(readings)[-1]
     assert (last.verdict, last.cause, last.blame) == ("vanishing", "time", ("lstm",))
+
+
+def test_the_sentence_says_how_far_back_in_time_the_gradient_reaches(
+    make_reading: MakeReading, make_probed: Callable[..., Probed]
+) -> None:
+    profile = [10.0**exponent for exponent in range(-9, 1)]
+    probed = make_probed(profiles={"lstm": profile}, loss=1.0, shuffled_loss=1.0)
+    last = diagnoses([make_reading(step=step, probed=probed) for step in range(3)])[-1]
+    assert last.sentence().endswith("They reach back only so far: lstm (2 of 9 steps).")

@@ -94,13 +94,13 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
     """
     layers, activations, timesteps = reading.layers, reading.activations, reading.timesteps
     by_weights = scores.weight_profile(layers)
-    by_activations = scores.activation_profile(reading)
+    by_activations = scores.activation_profile(layers, activations)
     profiles = (by_weights, by_activations)
     vanishing = {
         "weights": scores.vanishing_by(by_weights),
         "activations": scores.vanishing_by(by_activations),
         "time": scores.by_time(timesteps, course or Course()),
-        "dead": scores.by_dead_units(reading),
+        "dead": scores.by_dead_units(activations, reading.probed),
         "saturated": scores.by_saturation(activations),
     }
     exploding = {

@@ -70,14 +70,17 @@ def weight_profile(layers: Sequence[LayerReading]) -> Profile:
 
     Layers without a gradient, with zeros only, and opening ones (`OPENING_RATIO`) do not.
     """
-    return [
-        (layer.name, math.log10(signal(layer)))
-        for layer in layers
-        if not math.isnan(signal(layer)) and not layer.update_ratio >= OPENING_RATIO
-    ]
+    signals = [(layer.name, signal(layer)) for layer in layers if not _opening(layer)]
+    return [(name, math.log10(value)) for name, value in signals if not math.isnan(value)]
 
 
-def activation_profile(reading: Reading) -> Profile:
+def _opening(layer: LayerReading) -> bool:
+    return layer.update_ratio >= OPENING_RATIO
+
+
+def activation_profile(
+    layers: Sequence[LayerReading], activations: Sequence[ActivationReading]
+) -> Profile:
     """The probed layers, with log10 of the norm of dL/dh, the gradient of their output.
 
     That is the quantity of the theory, `dL/dh[k-1] = transpose(J[k]) dL/dh[k]` (Hochreiter
@@ -85,10 +88,10 @@ def activation_profile(reading: Reading) -> Profile:
     gradient is zero throughout and outputs of opening layers are left out, as in
     `weight_profile`.
     """
-    opening = {layer.name for layer in reading.layers if layer.update_ratio >= OPENING_RATIO}
+    opening = {layer.name for layer in layers if _opening(layer)}
     return [
         (activation.name, math.log10(activation.gradient_rms) + math.log10(activation.size) / 2)
-        for activation in reading.activations
+        for activation in activations
         if 0 < activation.gradient_rms < math.inf
         and activation.size > 0
         and activation.name not in opening
@@ -228,7 +231,7 @@ def growth_by_time(timesteps: Mapping[str, RecurrentReading]) -> float:
     return score_of_decay(worst(*gained))
 
 
-def by_dead_units(reading: Reading) -> float:
+def by_dead_units(activations: Sequence[ActivationReading], probed: Probed | None) -> float:
     """1 where a layer of dead units cuts the network in two, else 0.
 
     It does where all units of a layer of the ReLU family are zero for every probed sample,
@@ -239,10 +242,9 @@ def by_dead_units(reading: Reading) -> float:
     Returns:
         0 or 1, or NaN where no unit was probed that can die.
     """
-    activations = reading.activations
     if all(math.isnan(activation.dead_fraction) for activation in activations):
         return math.nan
-    deaf = abs(learned_share(reading.probed)) < _SAME_LOSS
+    deaf = abs(learned_share(probed)) < _SAME_LOSS
     for place, activation in enumerate(activations):
         if activation.dead_fraction == 1.0:
             before = [a for a in activations[:place] if not math.isnan(a.gradient_rms)]

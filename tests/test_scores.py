@@ -16,6 +16,7 @@ from keras_vanish.scores import (
     PATIENCE,
     THRESHOLD,
     Course,
+    Profile,
     activation_profile,
     by_dead_units,
     by_saturation,
@@ -221,15 +222,19 @@ def test_an_opening_layer_tells_nothing(make_reading: MakeReading) -> None:
 # Activations.
 
 
+def activations_of(reading: Reading) -> Profile:
+    return activation_profile(reading.layers, reading.activations)
+
+
 @pytest.mark.smoke
 def test_the_activation_profile_is_of_norms_for_a_sample(
     make_reading: MakeReading, make_probed: MakeProbed
 ) -> None:
     probed = make_probed([1e-3, 1e-2, 0.1], names=["in", "mid", "out"], size=[10_000, 100, 1])
-    names, values = zip(*activation_profile(make_reading(probed=probed)))
+    names, values = zip(*activations_of(make_reading(probed=probed)))
     assert names == ("in", "mid", "out")
     assert values == pytest.approx((-1.0, -1.0, -1.0))
-    assert activation_profile(make_reading()) == []
+    assert activations_of(make_reading()) == []
 
 
 @pytest.mark.smoke
@@ -239,7 +244,7 @@ def test_uniform_vanishing_shows_in_activations_only(
     # Inputs that grow as the gradients of the outputs shrink make up for each other.
     reading = make_reading(rms=[1e-12] * 6, probed=make_probed(falling(6, 5.0)))
     assert depth_scores(reading)[0] == close(0.0)
-    assert vanishing_by(activation_profile(reading)) == close(1 - 2**-2.5)
+    assert vanishing_by(activations_of(reading)) == close(1 - 2**-2.5)
 
 
 def test_outputs_that_tell_nothing_are_left_out(
@@ -255,7 +260,7 @@ def test_outputs_that_tell_nothing_are_left_out(
         update_rms=[0.05, 0.1, 0.05],
         probed=dataclasses.replace(probed, table=table),
     )
-    assert [name for name, _ in activation_profile(reading)] == ["a"]
+    assert [name for name, _ in activations_of(reading)] == ["a"]
 
 
 @given(st.lists(st.floats(1e-15, 1e3), min_size=2, max_size=20), st.floats(-12, 12))
@@ -263,7 +268,7 @@ def test_a_constant_factor_changes_no_score_of_activations(
     make_reading: MakeReading, make_probed: MakeProbed, rms: list[float], exponent: float
 ) -> None:
     scaled = [value * 10.0**exponent for value in rms]
-    one, other = (activation_profile(make_reading(probed=make_probed(r))) for r in (rms, scaled))
+    one, other = (activations_of(make_reading(probed=make_probed(r))) for r in (rms, scaled))
     assert vanishing_by(other) == close(vanishing_by(one))
     assert growth_by(other) == close(growth_by(one))
 
@@ -420,7 +425,7 @@ def test_dead_units_count_where_they_cut_the_network(
 ) -> None:
     def of(rms: list[float], dead: list[float], shuffled_loss: float = 2.0) -> float:
         probed = make_probed(rms, dead_fraction=dead, loss=1.0, shuffled_loss=shuffled_loss)
-        return by_dead_units(make_reading(probed=probed))
+        return by_dead_units(make_reading(probed=probed).activations, probed)
 
     nan = math.nan
     assert of([0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 1.0, nan]) == 1.0
@@ -434,7 +439,7 @@ def test_dead_units_count_where_they_cut_the_network(
     assert of([1.0, 1.0], [0.9, 0.5], shuffled_loss=1.0) == 0.0
     assert of([nan, 1.0], [nan, 1.0], shuffled_loss=nan) == 0.0
     assert math.isnan(of([1.0, 1.0], [nan, nan]))
-    assert math.isnan(by_dead_units(make_reading()))
+    assert math.isnan(by_dead_units((), None))
 
 
 @pytest.mark.smoke

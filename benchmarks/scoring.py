@@ -14,8 +14,9 @@ import peers
 import runs
 from outcomes import Outcome, justified
 
+from keras_vanish import events
 from keras_vanish.diagnosis import Diagnosis
-from keras_vanish.events import verdict_of
+from keras_vanish.scores import worst
 
 Array = npt.NDArray[Any]
 
@@ -113,17 +114,12 @@ def result_of(
     alarms: Mapping[str, Sequence[tuple[int, str]]],
 ) -> Result:
     """Joins our steadied verdicts, at each reading, with the alarms of the peers."""
-    ours = []
-    for end in range(1, len(history) + 1):
-        verdict = verdict_of(history[:end])
-        if verdict not in ("healthy", "unknown"):
-            way = "vanishing" if verdict == "vanishing" else "exploding"
-            ours.append((history[end - 1].step, way))
-    scores = [(d.vanishing_score, d.exploding_score) for d in history]
-    vanishing, exploding = (
-        max((score for score in column if score == score), default=math.nan)
-        for column in zip(*scores)
-    )
+    verdicts = events.verdicts(history)
+    ours = [
+        (diagnosis.step, "vanishing" if verdict == "vanishing" else "exploding")
+        for diagnosis, verdict in zip(history, verdicts)
+        if verdict not in ("healthy", "unknown")
+    ]
     return Result(
         name=name,
         kind=run.kind,
@@ -131,9 +127,9 @@ def result_of(
         justified=justified(run.kind, outcome),
         last=history[-1].step,
         alarms={OURS: ours, **alarms},
-        vanishing=vanishing,
-        exploding=exploding,
-        verdict=verdict_of(history),
+        vanishing=worst(*(diagnosis.vanishing_score for diagnosis in history)),
+        exploding=worst(*(diagnosis.exploding_score for diagnosis in history)),
+        verdict=verdicts[-1],
     )
 
 

@@ -24,7 +24,7 @@ from keras_vanish.reading import Reading
 from keras_vanish.summaries import Histograms, StepEvents, parsed_event, readings
 from keras_vanish.tfrecord import frame, records
 
-__all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of"]
+__all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of", "verdicts"]
 
 #: The run's folder in the log directory. TensorBoard follows one live file a folder, so
 #: it is not the one that the Keras callback writes to.
@@ -192,11 +192,17 @@ def runs(log_dir: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def verdict_of(history: Sequence[Diagnosis]) -> Verdict:
-    """The run's verdict after a history: `steadied` over its readings, oldest first."""
-    verdict: Verdict = "unknown"
+    """The run's verdict after a history; `"unknown"` after none."""
+    return verdicts(history)[-1] if history else "unknown"
+
+
+def verdicts(history: Sequence[Diagnosis]) -> list[Verdict]:
+    """The run's verdict after each of its readings, oldest first: `steadied` over them."""
+    found: list[Verdict] = []
     for end in range(1, len(history) + 1):
-        verdict = steadied(verdict, history[max(0, end - AGREEING_READINGS) : end])
-    return verdict
+        previous = found[-1] if found else "unknown"
+        found.append(steadied(previous, history[max(0, end - AGREEING_READINGS) : end]))
+    return found
 
 
 def _event_files(directory: str, names: Sequence[str]) -> Iterator[str]:

@@ -31,10 +31,10 @@ demo: $(demo_env) ## Train a model whose gradients vanish, and one whose do not
 	@.venv/bin/python examples/demo.py
 
 test: $(test_env) ## Run the tests
-	.venv/bin/python -m pytest --numprocesses auto
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal
 
 smoke: $(smoke_env) ## Run a few tests on the oldest supported releases
-	.venv-oldest/bin/python -m pytest --numprocesses auto -m smoke
+	.venv-oldest/bin/python -m pytest --numprocesses auto --dist worksteal -m smoke
 
 lint: $(lint_env) ## Check style and format
 	.venv/bin/ruff check --target-version $(ruff_target)

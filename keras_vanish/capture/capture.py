@@ -14,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.columns import BINS, FLOATS
+from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.probe import Probe, Probed
 from keras_vanish.capture.recorder import NEVER, Recorder, Row
-from keras_vanish.capture.tap import innermost, iterations_variable, tap
+from keras_vanish.capture.tap import RecorderFor, innermost, tap
+from keras_vanish.capture.update import iterations_variable
 from keras_vanish.topology import LayerInfo, data_flow_ranks, layers_of
 
 
@@ -52,6 +54,7 @@ class Capture:
         always: Whether each step that runs tapped is recorded, because every step is to be,
             or because the host runs the tapped one only when it is `wanted`.
         probe: What probes the batch on recorded steps of a wrapped train step.
+        interior: What acts within every train step.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Capture:
         xla: bool = False,
         always: bool = False,
         probe: Probe | None = None,
+        interior: Interior | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -71,6 +75,7 @@ class Capture:
         self._xla = xla
         self._always = always
         self._probe = probe
+        self._interior = interior or Interior()
         self._data: Any = None
         self._recorder: Recorder | None = None
         self._variables: list[Any] = []
@@ -92,7 +97,7 @@ class Capture:
             self._data = args[0] if args else None
             try:
                 with self.open():
-                    outputs = step(*args, **kwargs)
+                    outputs = self._interior.run(self._model, step, args, kwargs)
             finally:
                 self._data = None
             if self._variables and not self._layers:
@@ -101,9 +106,22 @@ class Capture:
 
         return tapped_step
 
+    def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A train step as `wrap` gives it, for steps of which nothing is recorded."""
+
+        def unread_step(*args: Any, **kwargs: Any) -> Any:
+            with self._open(lambda variables, missing: None):
+                return self._interior.run(self._model, step, args, kwargs)
+
+        return unread_step
+
     def open(self) -> contextlib.AbstractContextManager[None]:
         """Within this context, what the optimizer applies is recorded."""
-        return tap(self._optimizer, self._recorder_for, self._probed)
+        return self._open(self._recorder_for)
+
+    def _open(self, recorder_for: RecorderFor) -> contextlib.AbstractContextManager[None]:
+        interior = self._interior
+        return tap(self._optimizer, recorder_for, self._probed, interior.guard, interior.factor)
 
     def _probed(self) -> tf.Tensor | None:
         if self._probe is None or self._data is None:

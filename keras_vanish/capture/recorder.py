@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
 
 from keras_vanish.capture import statistics
 from keras_vanish.capture.columns import BINS, FLOATS
+from keras_vanish.capture.variables import unmanaged
 
 #: An update number that no run reaches: nothing is recorded until the host says so.
 NEVER = np.iinfo(np.int64).max
@@ -80,14 +80,14 @@ class Recorder:
         self._updates = statistics.Packing(self.shapes, dtypes, statistics.update_stride)
         half = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
-            self._due_at = _variable(first, tf.int64, [])
-            self._written = _variable(0, tf.int64, [])
-            self._half = _variable(0, tf.float32, [half])
+            self._due_at = unmanaged(first, tf.int64, [])
+            self._written = unmanaged(0, tf.int64, [])
+            self._half = unmanaged(0, tf.float32, [half])
             # One buffer holds all that the host wants, so that it has to wait only once.
-            self._buffer = _variable(0, tf.float32, [slots, _HEAD + half + len(self.shapes)])
+            self._buffer = unmanaged(0, tf.float32, [slots, _HEAD + half + len(self.shapes)])
             self._probed: Any = None
             self._weights = [
-                _variable(0, group.dtype, [len(group.owners), group.width])
+                unmanaged(0, group.dtype, [len(group.owners), group.width])
                 for group in self._updates.groups
             ]
 
@@ -139,7 +139,7 @@ class Recorder:
     def _keep(self, probed: tf.Tensor) -> None:
         if self._probed is None:
             with tf.init_scope():
-                self._probed = _variable(math.nan, tf.float32, [self.slots, probed.shape[0]])
+                self._probed = unmanaged(math.nan, tf.float32, [self.slots, probed.shape[0]])
         slot = self._written % self.slots
         self._probed.scatter_update(tf.IndexedSlices(probed[tf.newaxis], slot[tf.newaxis]))
 
@@ -200,11 +200,3 @@ class Recorder:
                     )
                 )
         return int(serials.max()), rows
-
-
-def _variable(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
-    # `tf.Variable` would ask the `tf.function` that is being traced, which allows no new
-    # variables when it is traced again.
-    return resource_variable_ops.ResourceVariable(
-        tf.fill(shape, tf.constant(value, dtype)), trainable=False
-    )

@@ -10,8 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_vanish.capture.guard import Guard
+from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.replica import barred, repeated
+from keras_vanish.capture.replica import repeated
+from keras_vanish.capture.update import Update, iterations_variable
 
 #: Called while a step is traced, once a call of `apply`, with the variables that have a
 #: gradient and those that have none; None leaves that call alone.
@@ -28,18 +31,13 @@ def innermost(optimizer: Any) -> Any:
     return optimizer
 
 
-def iterations_variable(optimizer: Any) -> Any:
-    """The `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
-    # `iterations` itself counts updates from Keras 3.6 on, and calls before.
-    counter = getattr(optimizer, "_iterations", None)
-    return (optimizer.iterations if counter is None else counter).value
-
-
 @contextlib.contextmanager
 def tap(
     optimizer: Any,
     recorder_for: RecorderFor,
     probe: Callable[[], tf.Tensor | None] = lambda: None,
+    guard: Guard | None = None,
+    factor: RateFactor | None = None,
 ) -> Iterator[None]:
     """Records what passes through `optimizer.apply` within the `with` block.
 
@@ -51,12 +49,16 @@ def tap(
         recorder_for: Gives the recorder for the trained variables.
         probe: Gives a vector that is recorded with the gradients. It is called where they
             are read: on recorded steps only, before the update.
+        guard: What clips or skips gradients, at every step.
+        factor: What the learning rate is multiplied by.
     """
     inner = innermost(optimizer)
     untapped = inner.apply
 
     def apply(grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        _apply_and_record(inner, untapped, list(grads), trainable_variables, recorder_for, probe)
+        _apply_and_record(
+            inner, untapped, list(grads), trainable_variables, recorder_for, probe, guard, factor
+        )
 
     # Past `__setattr__`, in which Keras tracks what is set.
     attributes = vars(inner)
@@ -79,6 +81,8 @@ def _apply_and_record(
     trainable_variables: Sequence[Any] | None,
     recorder_for: RecorderFor,
     probe: Callable[[], tf.Tensor | None],
+    guard: Guard | None,
+    factor: RateFactor | None,
 ) -> None:
     if not optimizer.built:
         if trainable_variables is None:
@@ -89,57 +93,95 @@ def _apply_and_record(
             optimizer.build(list(trainable_variables))
         optimizer.built = True
     variables = list(trainable_variables or optimizer._trainable_variables)
-    pairs = [
-        (gradient, variable)
-        for gradient, variable in zip(grads, variables)
+    places = [
+        place
+        for place, (gradient, variable) in enumerate(zip(grads, variables))
         if gradient is not None
         and 0 not in variable.shape
         and not getattr(variable, "overwrite_with_gradient", False)
     ]
-    tapped = {id(variable) for _, variable in pairs}
+    trained = [variables[place] for place in places]
+    tapped = {id(variable) for variable in trained}
     missing = [variable for variable in variables if id(variable) not in tapped]
-    recorder = recorder_for([v for _, v in pairs], missing) if pairs else None
-    if recorder is None:
+    recorder = recorder_for(trained, missing) if places else None
+    if guard is not None and not (places and guard.knows(trained)):
+        guard = None
+    if not places or (recorder is None and guard is None and factor is None):
         untapped(grads, trainable_variables)
         return
 
-    gradients, trained = map(list, zip(*pairs))
-    weights = [getattr(variable, "value", variable) for variable in trained]
     iterations = tf.cast(tf.identity(iterations_variable(optimizer)), tf.int64)
     steps = optimizer.gradient_accumulation_steps or 1
-    update = iterations // steps
-    due = None if recorder.always else recorder.due(update)
-    if steps > 1:
-        last = (iterations + 1) % steps == 0
-        due = last if due is None else tf.logical_and(due, last)
+    number = iterations // steps
+    last = (iterations + 1) % steps == 0 if steps > 1 else None
+    xla = any(part.xla for part in (recorder, guard, factor) if part is not None)
+    update = _update(optimizer, untapped, grads, trainable_variables, places, trained, last, xla)
+    check = None if guard is None else guard.check(update, factor)
 
-    gradients = [_unscaled(g, optimizer.loss_scale_factor) for g in gradients]
-    if steps > 1:
+    recorded, due = False, None
+    if recorder is not None:
+        due = None if recorder.always else recorder.due(number)
+        if last is not None:
+            due = last if due is None else tf.logical_and(due, last)
+
+        def before() -> None:
+            # Only recorded steps pay for making a sparse gradient dense.
+            read = repeated(update.gradients) if update.fused else update.gradients
+            seen = clipped = [tf.convert_to_tensor(g) for g in read]
+            weights = update.read_weights()
+            if guard is not None and check is not None:
+                clipped = guard.clipped(check, seen, weights)
+            if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+                clipped = optimizer._clip_gradients(clipped)
+            recorder.before(number, seen, None if clipped is seen else clipped, weights, probe())
+
+        recorded = _when(due, before)
+    if guard is not None and check is not None:
+        guard.apply(update, check, factor)
+    elif factor is not None:
+        factor.apply(update)
+    else:
+        untapped(grads, trainable_variables)
+    if recorder is not None and recorded:
+        _when(due, lambda: recorder.after(number, update.read_weights()))
+
+
+def _update(
+    optimizer: Any,
+    untapped: Callable[..., Any],
+    grads: list[Any],
+    trainable_variables: Sequence[Any] | None,
+    places: list[int],
+    trained: list[Any],
+    last: tf.Tensor | None,
+    xla: bool,
+) -> Update:
+    given = [grads[place] for place in places]
+    gradients = [_unscaled(gradient, optimizer.loss_scale_factor) for gradient in given]
+    accumulated = []
+    if last is not None:
         accumulated = [
-            tf.identity(optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value)
+            optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value
             for v in trained
         ]
+        steps = optimizer.gradient_accumulation_steps
         gradients = [
-            (tf.convert_to_tensor(g) + a) / tf.cast(steps, a.dtype)
+            (tf.convert_to_tensor(g) + tf.identity(a)) / tf.cast(steps, a.dtype)
             for g, a in zip(gradients, accumulated)
         ]
-    fused = recorder.xla and not tf.executing_eagerly()
-
-    def read_weights() -> list[tf.Tensor]:
-        tensors = [tf.convert_to_tensor(weight) for weight in weights]
-        return barred(tensors) if fused else tensors
-
-    def before() -> None:
-        # Only recorded steps pay for making a sparse gradient dense.
-        seen = [tf.convert_to_tensor(g) for g in (repeated(gradients) if fused else gradients)]
-        clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
-        clipped = optimizer._clip_gradients(seen) if clips else None
-        recorder.before(update, seen, clipped, read_weights(), probe())
-
-    recorded = _when(due, before)
-    untapped(grads, trainable_variables)
-    if recorded:
-        _when(due, lambda: recorder.after(update, read_weights()))
+    return Update(
+        optimizer=optimizer,
+        untapped=untapped,
+        grads=grads,
+        trainable_variables=trainable_variables,
+        places=places,
+        given=given,
+        gradients=gradients,
+        weights=[getattr(variable, "value", variable) for variable in trained],
+        accumulated=accumulated,
+        last=last,
+        fused=xla and not tf.executing_eagerly(),
+    )
 
 
 def _when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:

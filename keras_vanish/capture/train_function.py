@@ -23,9 +23,12 @@ class TrainFunction:
         model: A compiled Keras model that has a train function.
         wrap: Gives the step to trace for a step such as `model.train_step`.
         wanted: Whether a call is to run the wrapped step; else the model's own function
-            runs.
+            runs, or what `wrap_other` gave.
+        before: Gives the iterator for a call that takes its batches from another; raises
+            StopIteration where that has come to its end.
         after: Called after each call that went well, outside of the graph.
         removed: Called when the model has its own function back.
+        wrap_other: Gives the step for the calls that are not wanted.
     """
 
     def __init__(
@@ -33,31 +36,38 @@ class TrainFunction:
         model: Any,
         wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
         wanted: Callable[[], bool],
+        before: Callable[[Any], Any],
         after: Callable[[], None],
         removed: Callable[[], None],
+        wrap_other: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
         self._model = model
         self._wanted = wanted
+        self._before = before
         self._after = after
         self._removed = removed
         self._fit: Any = None
         self.found = model.train_function
-        self._step = wrap(model.train_step)
+        self._wrapped = self._made(wrap(model.train_step))
+        self._other = None if wrap_other is None else self._made(wrap_other(model.train_step))
+
+    def _made(self, step: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The step, and a train function of it."""
         try:
-            with self._step_in_place():
-                model.make_train_function(force=True)
-            self._function = model.train_function
+            with self._in_place(step):
+                self._model.make_train_function(force=True)
+            return step, self._model.train_function
         finally:
-            model.train_function = self.found
+            self._model.train_function = self.found
 
     @contextlib.contextmanager
-    def _step_in_place(self) -> Iterator[None]:
+    def _in_place(self, step: Callable[..., Any]) -> Iterator[None]:
         """Keras looks up `model.train_step` here or, before 3.6, when it is traced."""
         # Past `__setattr__`, in which Keras tracks what is set.
         attributes = vars(self._model)
         missing = object()
         own = attributes.get("train_step", missing)
-        attributes["train_step"] = self._step
+        attributes["train_step"] = step
         try:
             yield
         finally:
@@ -83,7 +93,7 @@ class TrainFunction:
             self.remove()
             return self.found(iterator)
         try:
-            outputs = self._call(iterator)
+            outputs = self._call(self._before(iterator))
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # The data have come to their end: no failure.
         except BaseException:
@@ -93,10 +103,12 @@ class TrainFunction:
         return outputs
 
     def _call(self, iterator: Any) -> Any:
-        if not self._wanted():
+        made = self._wrapped if self._wanted() else self._other
+        if made is None:
             return self.found(iterator)
-        with self._step_in_place():
-            return self._function(iterator)
+        step, function = made
+        with self._in_place(step):
+            return function(iterator)
 
 
 def clear_leftover(model: Any) -> None:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from keras_vanish.capture.columns import FLOATS
 from keras_vanish.capture.recorder import Recorder, Row
-from keras_vanish.capture.tap import innermost, iterations_variable, tap
+from keras_vanish.capture.tap import innermost, tap
+from keras_vanish.capture.update import iterations_variable
 
 Array = npt.NDArray[Any]
 

@@ -20,6 +20,7 @@ class Model:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.wanted = True
+        self.instead: Any = None
         self.history: object = object()
         self.train_function: Any = None
         self.make_train_function()
@@ -33,7 +34,10 @@ class Model:
             step = self.train_step
             self.train_function = lambda iterator: step(next(iterator))
 
-    def wrapped(self, name: str = "monitored") -> TrainFunction:
+    def before(self, iterator: Any) -> Any:
+        return iterator if self.instead is None else self.instead
+
+    def wrapped(self, name: str = "monitored", other: str = "") -> TrainFunction:
         def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
             def monitored(data: Any) -> Any:
                 self.log.append(name)
@@ -41,12 +45,21 @@ class Model:
 
             return monitored
 
+        def wrap_other(step: Callable[..., Any]) -> Callable[..., Any]:
+            def unread(data: Any) -> Any:
+                self.log.append(other)
+                return step(data)
+
+            return unread
+
         return TrainFunction(
             self,
             wrap,
             lambda: self.wanted,
+            self.before,
             lambda: self.log.append(f"after {name}"),
             lambda: self.log.append(f"removed {name}"),
+            wrap_other if other else None,
         )
 
     def fit(self, *functions: TrainFunction, data: int = 1) -> None:
@@ -115,15 +128,48 @@ def test_the_end_of_the_data_is_no_failure() -> None:
     assert model.log == []
 
 
+def test_batches_may_come_from_elsewhere() -> None:
+    model = Model()
+    function = model.wrapped()
+    function.install()
+    model.instead = iter(["other"])
+    assert model.train_function(iter([1])) == "other"
+
+
+def test_the_end_of_the_data_before_a_call_is_no_failure() -> None:
+    model = Model()
+    function = model.wrapped()
+
+    def ended(iterator: Any) -> Any:
+        raise StopIteration
+
+    function._before = ended
+    function.install()
+    with pytest.raises(StopIteration):
+        model.train_function(iter([1]))
+    assert model.train_function is function
+
+
+def test_steps_that_are_not_wanted_may_run_another_step() -> None:
+    model = Model()
+    own = model.train_function
+    function = model.wrapped(other="unread")
+    assert model.train_function is own
+    function.install()
+    model.wanted = False
+    model.fit(function)
+    assert model.log == ["unread", "step", "after monitored"]
+
+
 def test_installing_again_uses_the_same_function() -> None:
     model = Model()
     function = model.wrapped()
-    inner = function._function
+    inner = function._wrapped
     for _ in range(2):
         function.install()
         model.fit(function)
         function.remove()
-    assert function._function is inner
+    assert function._wrapped is inner
     assert model.log == ["monitored", "step", "after monitored", "removed monitored"] * 2
 
 

@@ -1,0 +1,82 @@
+"""One call of `optimizer.apply` within a train step, as the tap finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_vanish.capture.replica import barred, repeated
+
+
+def iterations_variable(optimizer: Any) -> Any:
+    """The `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
+    # `iterations` itself counts updates from Keras 3.6 on, and calls before.
+    counter = getattr(optimizer, "_iterations", None)
+    return (optimizer.iterations if counter is None else counter).value
+
+
+@dataclass(frozen=True)
+class Update:
+    """Gradients on their way into an optimizer.
+
+    Attributes:
+        optimizer: The innermost optimizer, built.
+        untapped: Its own `apply`.
+        grads: All gradients, as `apply` was given them.
+        trainable_variables: The variables that `apply` was given, or None.
+        places: Where in `grads` those stand that are read; None and overwriting ones are not.
+        given: Those, as they were given: scaled, where the optimizer scales the loss.
+        gradients: The same unscaled and, with gradient accumulation, averaged with what has
+            been accumulated.
+        weights: The `tf.Variable` of each.
+        accumulated: The `tf.Variable` of each gradient's accumulator; none without.
+        last: Whether this call updates the weights, a bool scalar; None if each does.
+        fused: Whether XLA compiles the step.
+    """
+
+    optimizer: Any
+    untapped: Callable[..., Any]
+    grads: Sequence[Any]
+    trainable_variables: Sequence[Any] | None
+    places: Sequence[int]
+    given: Sequence[Any]
+    gradients: Sequence[Any]
+    weights: Sequence[Any]
+    accumulated: Sequence[Any]
+    last: tf.Tensor | None
+    fused: bool
+
+    def apply(self, given: Sequence[Any]) -> None:
+        """Lets the optimizer apply these gradients in the place of `given`."""
+        grads = list(self.grads)
+        for place, gradient in zip(self.places, given):
+            grads[place] = gradient
+        self.untapped(grads, self.trainable_variables)
+
+    def apply_as_given(self) -> None:
+        """Lets the optimizer apply the gradients as they are, within a branch of `tf.cond`.
+
+        What enters a branch, XLA stores first. Bit for bit this is what it would be without.
+        """
+        self.apply(repeated(self.given) if self.fused else self.given)
+
+    def count(self) -> None:
+        """Counts the call as one, without an update."""
+        iterations_variable(self.optimizer).assign_add(1)
+
+    def rate(self) -> tf.Tensor:
+        """The learning rate, a scalar."""
+        return tf.convert_to_tensor(self.optimizer.learning_rate)
+
+    def read_weights(self) -> list[tf.Tensor]:
+        """The trained weights as they are now."""
+        tensors = [tf.convert_to_tensor(weight) for weight in self.weights]
+        return barred(tensors) if self.fused else tensors
+
+    def scale_accumulated(self, factor: tf.Tensor) -> None:
+        """Multiplies what has been accumulated."""
+        for variable in self.accumulated:
+            variable.assign(variable * tf.cast(factor, variable.dtype))

@@ -1,0 +1,25 @@
+"""Variables of our own, made while a train step is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
+
+
+def unmanaged(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
+    """A variable that no model, optimizer, checkpoint or `tf.function` knows of.
+
+    `tf.Variable` would ask the `tf.function` that is being traced, which allows no new
+    variables when it is traced again.
+
+    Args:
+        value: What it is filled with.
+        dtype: Its dtype.
+        shape: Its shape.
+    """
+    return resource_variable_ops.ResourceVariable(
+        tf.fill(shape, tf.constant(value, dtype)), trainable=False
+    )

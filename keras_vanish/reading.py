@@ -231,6 +231,29 @@ def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return copy
 
 
+@dataclass(frozen=True)
+class StepLog:
+    """What was seen of every step since the look before, recorded or not.
+
+    Attributes:
+        norms: The global norm of the gradient before any clipping, one an update, oldest first;
+            not finite where the gradient was not.
+        losses: The loss, one a train step, oldest first; not finite where it was not. Empty
+            where the loss is not known.
+        clipped: Updates that were clipped.
+        skipped: Steps that were skipped, because their gradient was not finite.
+        stalled: Whether no update at all was applied.
+        rate: The learning rate of the last update; NaN where it is not known.
+    """
+
+    norms: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+    clipped: int = 0
+    skipped: int = 0
+    stalled: bool = False
+    rate: float = math.nan
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What was seen at one recorded update.

@@ -1,0 +1,319 @@
+"""When the learning rate is lowered, restored and raised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from keras_vanish.interventions.intervention import (
+    Action,
+    Intervention,
+    Look,
+    check_number,
+    check_whole,
+)
+from keras_vanish.interventions.loss_trend import LossTrend
+
+#: A run that oscillates because of its learning rate changes its weights by more than this.
+_LARGE = 0.001
+
+#: What the factor is multiplied by at once, at least.
+_LEAST = 1e-4
+
+#: How many updates tell whether the guard clips most of them.
+_CLIPPED_UPDATES = 20
+
+#: A rate that was lowered because of the size of its updates is restored to so many times that.
+_ROOM = 10.0
+
+
+@dataclass(frozen=True)
+class RateState:
+    """What `LearningRateControl` keeps from look to look.
+
+    Attributes:
+        factor: What the learning rate is multiplied by.
+        ceiling: What it is restored to at most.
+        trend: Where the loss is going.
+        step: Of the look before.
+        since: Steps since the factor changed.
+        quiet: Steps since there was trouble, or the factor changed.
+        cuts: How often it was lowered with no calm between.
+        before: The factor before the last restoring or raising, while that is on probation.
+        level: The loss then.
+        updates: Updates since the guard's clipping was last judged.
+        clipped: How many of those it clipped.
+        base: The learning rate without the factor.
+        starved: For how many steps the run has been starved evenly.
+        looks: For how many looks.
+        ratio: The median update ratio at the last look without trouble; NaN before one.
+        raisable: Whether the rate may be raised: it never had to be lowered.
+    """
+
+    factor: float = 1.0
+    ceiling: float = 1.0
+    trend: LossTrend = field(default_factory=LossTrend)
+    step: int = 0
+    since: float = math.inf
+    quiet: int = 0
+    cuts: int = 0
+    before: float = math.nan
+    level: float = math.nan
+    updates: int = 0
+    clipped: int = 0
+    base: float = math.nan
+    starved: int = 0
+    looks: int = 0
+    ratio: float = math.nan
+    raisable: bool = True
+
+
+@dataclass(frozen=True)
+class LearningRateControl:
+    """Multiplies the learning rate by a factor, 1 at first, whatever else sets the rate.
+
+    It is lowered, and then left alone for `cool_down` steps (twice as many each time
+    that this did not help):
+
+    - at once where an update is as large as the weights, or the first one would have been had
+      the guard not clipped it: so far that the median update ratio becomes `aim`;
+    - as far where the guard clips most of the steps, what it lets through is still above
+      `aim`, and the loss does not fall;
+    - to `cut` of what it is where the loss diverges, and where it oscillates and nothing is
+      learned.
+
+    After `calm` steps without trouble it is doubled, up to 1; where its updates were as large as
+    the weights, up to ten times what it was lowered to. It is raised above 1, by a factor of ten
+    at most, where the run is starved evenly: healthy by depth, all update ratios below `tiny`,
+    nothing learned, the loss no lower, and no warm-up going on. Restoring and raising are on
+    probation for `calm` steps: if trouble comes back, or the loss rises after a raise, that is
+    taken back for good.
+
+    Attributes:
+        aim: The median update ratio that is right for a run.
+        cut: What the rate is multiplied by where no figure tells by how much to lower it.
+        cool_down: Steps after a change in which it is not lowered further.
+        calm: Steps without trouble before it is restored or raised.
+        tiny: A run whose update ratios are all below this is starved.
+        lowest: The factor is never below this.
+        highest: The factor is never above this; 1: the rate is never raised.
+    """
+
+    aim: float = 0.01
+    cut: float = 0.5
+    cool_down: int = 50
+    calm: int = 200
+    tiny: float = 1e-5
+    lowest: float = 1e-6
+    highest: float = 1000.0
+
+    def __post_init__(self) -> None:
+        check_number("aim", self.aim, above=0.0, below=1.0)
+        check_number("cut", self.cut, above=0.0, below=1.0)
+        check_whole("cool_down", self.cool_down, least=1)
+        check_whole("calm", self.calm, least=1)
+        check_number("tiny", self.tiny, above=0.0, below=1.0)
+        check_number("lowest", self.lowest, above=0.0, below=1.0)
+        check_number("highest", self.highest, above=0.0)
+        if self.highest < 1:
+            raise ValueError(
+                f"highest must be at least 1, the factor that changes nothing. Received: "
+                f"highest={self.highest!r}."
+            )
+
+    def begin(self) -> RateState:
+        """The state before the first step."""
+        return RateState()
+
+    def forget(self, state: RateState) -> RateState:
+        """The state after the run was taken back to an earlier one: the factor stays."""
+        return replace(
+            state,
+            trend=state.trend.restored(),
+            since=0,
+            quiet=0,
+            updates=0,
+            clipped=0,
+            starved=0,
+            looks=0,
+        )
+
+    def decide(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+        """The next state, and what is done to the rate, if anything.
+
+        Args:
+            state: What `begin` or the look before gave.
+            look: What was seen since.
+        """
+        state = self._seen(state, look)
+        trouble = self._trouble(state, look)
+        if trouble is None and not math.isnan(state.before):
+            trouble = _worse(state)
+        if trouble is not None:
+            share, reason = trouble
+            if not math.isnan(state.before):
+                factor = min(state.before, max(self.lowest, state.factor * share))
+                state = replace(state, ceiling=min(state.ceiling, factor))
+                return self._change(state, look, factor, "take_back_rate", reason)
+            factor = max(self.lowest, state.factor * share)
+            large = _thrown(look) or look.held
+            wait = self.cool_down * (1 if large else 2 ** max(0, state.cuts - 1))
+            if state.since < wait or factor >= state.factor:
+                return replace(state, quiet=0, starved=0, looks=0), None
+            if large:
+                state = replace(state, ceiling=min(state.ceiling, _ROOM * factor))
+            state = replace(state, cuts=state.cuts + 1)
+            return self._change(state, look, factor, "lower_rate", reason)
+        if 0 < look.unclipped_ratio < math.inf:
+            state = replace(state, ratio=look.unclipped_ratio)
+        if state.quiet < self.calm or not _calm(look):
+            return state, None
+        state = replace(state, before=math.nan, level=math.nan, cuts=0)
+        if state.factor < state.ceiling:
+            ratio = look.update_ratio
+            if 2 * ratio > self.aim:
+                return state, None
+            factor = min(2 * state.factor, state.ceiling)
+            state = replace(state, before=state.factor, level=state.trend.recent)
+            reason = f"no trouble for {state.quiet} steps"
+            return self._change(state, look, factor, "restore_rate", reason)
+        if state.starved >= self.calm and state.looks >= 3 and state.factor < self.highest:
+            largest = max(look.update_ratios)
+            share = min(10.0, self.aim / 10 / largest if largest else math.inf)
+            factor = min(state.factor * share, self.highest)
+            reason = (
+                f"no update is larger than {largest:.1e} of a layer's weights, nothing was "
+                f"learned in {state.starved} steps, and gradients reach every layer"
+            )
+            state = replace(
+                state,
+                before=state.factor,
+                level=state.trend.recent,
+                ceiling=max(state.ceiling, factor),
+            )
+            return self._change(state, look, factor, "raise_rate", reason)
+        return state, None
+
+    def _seen(self, state: RateState, look: Look) -> RateState:
+        log, steps = look.log, look.steps_since(state.step)
+        base = log.rate / state.factor
+        rising = not base <= state.base * (1 + 1e-6)
+        judged = state.updates >= _CLIPPED_UPDATES
+        trend = state.trend.after(log.losses)
+        won = (trend.first - trend.recent) / abs(trend.first) if trend.first else math.nan
+        starved = (
+            state.raisable
+            and look.learned is False
+            and look.diagnosis is not None
+            and look.diagnosis.verdict == look.verdict == "healthy"
+            and max(look.update_ratios, default=math.inf) < self.tiny
+            and won < 0.01
+            and 0 < base < math.inf
+            and not rising
+        )
+        return replace(
+            state,
+            trend=trend,
+            step=look.step,
+            since=state.since + steps,
+            quiet=state.quiet + steps,
+            updates=len(log.norms) + (0 if judged else state.updates),
+            clipped=log.clipped + (0 if judged else state.clipped),
+            base=base,
+            starved=state.starved + steps if starved else 0,
+            looks=state.looks + 1 if starved else 0,
+        )
+
+    def _trouble(self, state: RateState, look: Look) -> tuple[float, str] | None:
+        """What to multiply the factor by, and why; None without trouble."""
+        trend, ratio = state.trend, look.unclipped_ratio
+        if _thrown(look):
+            # What the updates were before the trouble tells better by how much they are too
+            # large, unless that did not help.
+            known = ratio if math.isnan(state.ratio) or state.cuts else state.ratio
+            count = sum(value >= 1 for value in look.update_ratios)
+            return self._share(known), (
+                f"one update changed the weights of {count} layers by more than they are; "
+                f"the median change is {ratio:.2g} times the weights"
+            )
+        if look.held and math.isnan(state.ratio):
+            return self._share(ratio), (
+                "had it not been clipped, one of the first updates would have been "
+                f"{ratio:.2g} times as large as the weights (median of the layers)"
+            )
+        if trend.diverged:
+            return self.cut, (
+                f"the loss diverges: it is {trend.recent:.3g}, after {trend.best:.3g} at best "
+                f"and {trend.first:.3g} at first"
+            )
+        if trend.oscillating and ratio > _LARGE:
+            return self.cut, (
+                f"the loss goes up and down from step to step, around {trend.recent:.3g}, "
+                f"and was {trend.first:.3g} at first"
+            )
+        most = state.updates >= _CLIPPED_UPDATES and 2 * state.clipped > state.updates
+        # Where they are small after it, clipping may be how this run is trained.
+        if most and look.update_ratio > self.aim and not trend.recent < trend.first:
+            return self._share(ratio), (
+                f"{state.clipped} of {state.updates} updates had to be clipped, are "
+                f"{look.update_ratio:.2g} times the weights nevertheless (median of the "
+                "layers), and the loss is not falling"
+            )
+        return None
+
+    def _share(self, ratio: float) -> float:
+        return min(self.cut, max(self.aim / ratio, _LEAST))
+
+    def _change(
+        self, state: RateState, look: Look, factor: float, action: Action, reason: str
+    ) -> tuple[RateState, Intervention]:
+        down = factor < state.factor
+        intervention = Intervention(
+            step=look.step,
+            action=action,
+            reason=reason,
+            before={"factor": state.factor, "learning_rate": state.base * state.factor},
+            after={"factor": factor, "learning_rate": state.base * factor},
+        )
+        state = replace(
+            state,
+            factor=factor,
+            since=0,
+            quiet=0,
+            updates=0,
+            clipped=0,
+            starved=0,
+            looks=0,
+            # What was seen of the loss at the old rate does not count against the new one.
+            trend=state.trend.restored() if down else state.trend,
+            raisable=state.raisable and not down,
+        )
+        if down:
+            state = replace(state, before=math.nan, level=math.nan)
+        return state, intervention
+
+
+def _thrown(look: Look) -> bool:
+    agreed = look.diagnosis is not None and look.diagnosis.certain
+    return look.thrown and (agreed or look.verdict == "exploding")
+
+
+def _calm(look: Look) -> bool:
+    sick = ("exploding", "nonfinite")
+    return (
+        look.diagnosis is not None
+        and look.diagnosis.verdict not in sick
+        and look.verdict not in sick
+        and look.log.skipped == 0
+    )
+
+
+def _worse(state: RateState) -> tuple[float, str] | None:
+    """Whether the loss has risen since a raise that is on probation."""
+    trend = state.trend
+    if state.factor > 1 and trend.recent > state.level + 0.1 * abs(trend.first):
+        return 1.0, (
+            f"the loss rose from {state.level:.3g} to {trend.recent:.3g} "
+            "after the rate had been raised"
+        )
+    return None

@@ -1,0 +1,191 @@
+"""When a run is re-initialised: only where it has not begun to learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from keras_vanish import scores
+from keras_vanish.diagnosis import Diagnosis
+from keras_vanish.interventions.intervention import Intervention, Look, check_whole
+from keras_vanish.interventions.loss_trend import LossTrend
+from keras_vanish.scores import THRESHOLD
+
+#: A run whose smoothed loss fell by more than this share of its first level has begun to learn.
+BEGUN = 0.05
+
+#: How many losses in a row, from the first one on, must not be finite.
+_NONFINITE = 3
+
+#: For how many steps, from the first one on, no update may be applied: a loss scaler finds its
+#: scale in fewer.
+_STALLED = 40
+
+#: How many looks there are at least between two attempts.
+_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class ReinitializationState:
+    """What `Reinitialization` keeps from look to look.
+
+    Attributes:
+        trend: Where the loss is going.
+        done: How often the run was re-initialised.
+        step: Of the look before.
+        looks: Looks since it was done, or since the beginning.
+        losses: Losses seen since then, finite or not.
+        stalled: For how many steps since then no update was applied; 0 once one was.
+        applied: Whether one was.
+        grown: Whether the gradients grew towards the input in the first reading since then.
+        refused: Whether a refusal was reported.
+        born: What was wrong with the units at the first reading since then; None before it.
+        ruined: For how many looks something else has been.
+    """
+
+    trend: LossTrend = field(default_factory=LossTrend)
+    done: int = 0
+    step: int = 0
+    looks: int = 0
+    losses: int = 0
+    stalled: int = 0
+    applied: bool = False
+    grown: bool | None = None
+    refused: bool = False
+    born: str | None = None
+    ruined: int = 0
+
+
+@dataclass(frozen=True)
+class Reinitialization:
+    """Re-initialises a run that is diagnosed to vanish or explode before it has learned anything.
+
+    The run has begun to learn once looking at its input saves 5% of the loss (the probe tells),
+    or, where that is not known, once the smoothed loss has fallen by 5%. Then nothing is
+    re-initialised, which is said once.
+
+    Attributes:
+        protect: Layers that are left alone, or their names.
+        attempts: How often a run is re-initialised at most.
+    """
+
+    protect: Sequence[Any] = ()
+    attempts: int = 2
+
+    def __post_init__(self) -> None:
+        check_whole("attempts", self.attempts, least=1)
+        if isinstance(self.protect, str) or not isinstance(self.protect, Sequence):
+            raise ValueError(
+                "protect must be a list of layers or of their names. "
+                f"Received: protect={self.protect!r}. Write protect=[...]."
+            )
+        object.__setattr__(self, "protect", tuple(self.protect))
+        for layer in self.protect:
+            if not isinstance(layer, str) and not isinstance(getattr(layer, "name", None), str):
+                raise ValueError(
+                    "protect must hold layers or their names. "
+                    f"Received: {layer!r} in protect. Give model.get_layer(...) or a name."
+                )
+
+    def begin(self) -> ReinitializationState:
+        """The state before the first step."""
+        return ReinitializationState()
+
+    def decide(
+        self, state: ReinitializationState, look: Look
+    ) -> tuple[ReinitializationState, Intervention | None]:
+        """The next state, and whether the run is re-initialised.
+
+        Args:
+            state: What `begin` or the look before gave.
+            look: What was seen since.
+        """
+        state = _seen(state, look)
+        reason = _sick(state, look)
+        if not reason:
+            return state, None
+        begun = _begun(state, look)
+        figures = {
+            "vanishing_score": math.nan,
+            "exploding_score": math.nan,
+            "loss": state.trend.recent,
+        }
+        if look.diagnosis is not None:
+            figures["vanishing_score"] = look.diagnosis.vanishing_score
+            figures["exploding_score"] = look.diagnosis.exploding_score
+        if begun:
+            # Where it is not known yet what was learned, it may be soon.
+            if state.refused or state.done or (look.learned is None and state.looks < _LOOKS):
+                return state, None
+            refusal = Intervention(
+                look.step, "refuse_reinitialization", f"{reason} But {begun}.", figures
+            )
+            return replace(state, refused=True), refusal
+        if state.done >= self.attempts or (state.done and state.looks < _LOOKS):
+            return state, None
+        act = Intervention(
+            look.step, "reinitialize", f"{reason} Nothing has been learned yet.", figures
+        )
+        return ReinitializationState(done=state.done + 1, step=look.step), act
+
+
+def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
+    log, grown = look.log, state.grown
+    if grown is None and look.diagnosis is not None:
+        grown = _grown(look.diagnosis)
+    applied = state.applied or not log.stalled
+    born = state.born
+    if born is None and look.diagnosis is not None:
+        born = look.lost
+    return replace(
+        state,
+        trend=state.trend.after(log.losses),
+        looks=state.looks + 1,
+        losses=state.losses + len(log.losses),
+        stalled=0 if applied else state.stalled + look.steps_since(state.step),
+        step=look.step,
+        applied=applied,
+        grown=grown,
+        born=born,
+        ruined=state.ruined + 1 if look.lost and look.lost != born else 0,
+    )
+
+
+def _grown(diagnosis: Diagnosis) -> bool:
+    """Whether gradients grow towards the input, in layers too that are thrown about."""
+    profile = scores.activation_profile((), diagnosis.reading.activations)
+    return scores.worst(scores.growth_by(profile), diagnosis.components["growth"]) >= THRESHOLD
+
+
+def _sick(state: ReinitializationState, look: Look) -> str:
+    """What is wrong with the run, in sentences; empty if nothing is."""
+    if state.losses >= _NONFINITE and not state.trend.count:
+        return f"All {state.losses} losses so far are NaN or infinite."
+    if state.stalled >= _STALLED:
+        return f"In the first {state.stalled} steps no update could be applied."
+    diagnosis = look.diagnosis
+    if diagnosis is None:
+        return ""
+    if 0 < state.ruined < _LOOKS:
+        # Not the initialisers did it but the learning rate: others may know what to do.
+        return ""
+    if look.verdict == "vanishing" == diagnosis.verdict:
+        return f"{diagnosis.sentence()} The vanishing score is {diagnosis.vanishing_score:.2f}."
+    if look.verdict == "exploding" and diagnosis.cause == "growth":
+        return f"{diagnosis.sentence()} The exploding score is {diagnosis.exploding_score:.2f}."
+    if (diagnosis.certain or look.held) and state.grown:
+        size = f"Updates are {look.unclipped_ratio:.2g} times the weights, without clipping."
+        said = size if look.held else diagnosis.sentence()
+        return f"{said} From the first step on, gradients grew towards the input."
+    return ""
+
+
+def _begun(state: ReinitializationState, look: Look) -> str:
+    """Why the run is held to have begun to learn; empty if it has not."""
+    if look.learned:
+        return "the run has learned something of its input"
+    if look.learned is None and state.trend.fallen > BEGUN:
+        return f"the loss has fallen from {state.trend.first:.3g} to {state.trend.best:.3g}"
+    return ""

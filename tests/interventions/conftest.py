@@ -1,0 +1,47 @@
+"""What the tests of several policies need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from keras_vanish.diagnosis import Verdict, diagnose
+from keras_vanish.interventions import Look
+from keras_vanish.reading import Reading, StepLog
+
+
+@pytest.fixture(scope="session")
+def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
+    """The factory `make_look(step=0, losses=[...], ratio=..., rms=[...], **more)`."""
+
+    def make(
+        step: int = 0,
+        losses: Sequence[float] = (),
+        norms: Sequence[float] = (),
+        ratio: float | Sequence[float] = 0.001,
+        verdict: Verdict | None = None,
+        learned: bool | None = None,
+        recorded: bool = True,
+        clipped: int = 0,
+        skipped: int = 0,
+        stalled: bool = False,
+        rate: float = 0.1,
+        **reading: Any,
+    ) -> Look:
+        """A look at a run with update ratios of `ratio`; its verdict is its diagnosis's."""
+        scale = reading.setdefault("weight_rms", 0.1)
+        rms = reading.pop("rms", [1e-3] * 3)
+        ratios = ratio if isinstance(ratio, Sequence) else [ratio] * len(rms)
+        updates = [share * scale for share in ratios]
+        diagnosis = diagnose(make_reading(step=step, rms=rms, update_rms=updates, **reading))
+        return Look(
+            step=step,
+            diagnosis=diagnosis if recorded else None,
+            verdict=verdict or diagnosis.verdict,
+            learned=learned,
+            log=StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate),
+        )
+
+    return make

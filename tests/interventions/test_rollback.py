@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_vanish.interventions import Decision, Look, Rollback
+from keras_vanish.interventions.loss_trend import NONFINITE
+from keras_vanish.reading import Probed
+
+MakeLook = Callable[..., Look]
+
+ROLLBACK = Rollback()
+CALM = [2.0] * 50
+
+
+def run(looks: Iterable[Look], rollback: Rollback = ROLLBACK) -> tuple[Any, list[Decision]]:
+    """The last state, and all decisions."""
+    state, found = rollback.begin(), []
+    for look in looks:
+        state, decision = rollback.decide(state, look)
+        found.append(decision)
+    return state, found
+
+
+def last(looks: Iterable[Look], rollback: Rollback = ROLLBACK) -> Decision:
+    return run(looks, rollback)[1][-1]
+
+
+# Keeping.
+
+
+def test_a_calm_run_is_kept_and_nothing_else(make_look: MakeLook) -> None:
+    _, found = run([make_look(losses=CALM)] * 6)
+    assert [decision.keep for decision in found] == [True, False, True, False, True, False]
+    assert all(decision in (Decision(), Decision(keep=True)) for decision in found)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"recorded": False, "verdict": "healthy"},
+        {"ratio": 2.0, "verdict": "healthy"},
+        {"verdict": "nonfinite"},
+        {"nan_count": 1.0, "verdict": "healthy"},
+        {"losses": [2.0, math.nan]},
+        {"norms": [1.0, math.inf]},
+        {"skipped": 1},
+        {"stalled": True},
+        {"losses": [1.0] * 30},
+        {"losses": [9.0] * 15},
+    ],
+)
+def test_what_is_not_good_is_not_kept(make_look: MakeLook, more: dict[str, Any]) -> None:
+    before = [make_look(losses=[2.0] * 50), make_look(losses=[0.1] * 100)]
+    fields: dict[str, Any] = {"losses": [0.1] * 100}
+    assert last([*before, make_look(**fields)]).keep
+    assert not last([*before, make_look(**{**fields, **more})]).keep
+
+
+def test_gradients_that_grow_are_no_reason_not_to_keep(make_look: MakeLook) -> None:
+    look = make_look(rms=[10.0, 0.1, 1e-3])
+    assert look.verdict == "exploding"
+    assert last([look]).keep
+
+
+# Restoring.
+
+
+def restored(decision: Decision) -> str:
+    """Why the run was taken back; empty if it was not."""
+    if not decision.restore:
+        assert decision.intervention is None
+        return ""
+    assert decision.intervention is not None
+    assert decision.intervention.action == "roll_back"
+    assert not decision.keep
+    assert not decision.stop
+    return decision.intervention.reason
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_losses_that_stay_nan_take_it_back(make_look: MakeLook, bad: float) -> None:
+    calm = make_look(losses=CALM)
+    decision = last([calm, make_look(losses=[bad] * NONFINITE, rate=0.2)])
+    assert restored(decision) == "the last 5 losses are NaN or infinite"
+    assert decision.factor == 0.5
+    assert decision.intervention is not None
+    assert decision.intervention.before == {"restores": 0, "learning_rate": 0.2}
+    assert decision.intervention.after == {"restores": 1, "learning_rate": 0.1}
+    assert not restored(last([calm, make_look(losses=[bad] * (NONFINITE - 1))]))
+    assert not restored(last([calm, make_look(losses=[bad, 2.0] * 30)]))
+
+
+def test_gradients_that_stay_nan_take_it_back(make_look: MakeLook) -> None:
+    bad = [math.nan] * NONFINITE
+    calm = make_look(norms=[1.0] * 50)
+    assert "last 5 updates" in restored(last([calm, make_look(norms=bad)]))
+    halves = [make_look(norms=[1.0, math.nan, math.nan]), make_look(norms=bad[:3])]
+    assert restored(last([calm, *halves]))
+    assert not restored(last([calm, make_look(norms=bad[:-1])]))
+    assert not restored(last([calm, make_look(norms=[*bad, 1.0])]))
+
+
+def test_a_run_without_updates_is_taken_back(make_look: MakeLook) -> None:
+    stalled = make_look(losses=[2.0] * 10, stalled=True)
+    assert not restored(last([stalled] * 3))
+    assert "no update was applied for 40 steps" in restored(last([stalled] * 4))
+    assert not restored(last([stalled, stalled, make_look(losses=CALM), stalled, stalled]))
+
+
+def test_nan_weights_take_it_back_at_once(make_look: MakeLook) -> None:
+    bad = make_look(nan_count=[0.0, 9.0, 9.0])
+    assert not restored(last([make_look(losses=CALM), bad]))
+    lost = make_look(
+        nan_count=[0.0, 9.0, 9.0], weight_rms=math.nan, losses=[math.nan], verdict="nonfinite"
+    )
+    reason = restored(last([make_look(losses=CALM), lost]))
+    assert reason == "the weights of 2 layers are NaN or infinite, first dense_1"
+
+
+def test_divergence_takes_it_back(make_look: MakeLook) -> None:
+    decision = last([make_look(losses=CALM), make_look(losses=[9.0] * 40)])
+    assert restored(decision) == "the loss diverges: it is 9, after 2 at best and 2 at first"
+    assert decision.factor == 0.5
+
+
+def test_units_that_die_in_training_take_it_back(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    first = make_look(losses=CALM, ratio=0.1)
+    flat = make_look(losses=CALM, probed=make_probed(saturated_fraction=1.0))
+    decision = last([first, flat])
+    assert restored(decision).startswith("training itself led to this: Most activations are sat")
+    assert decision.factor == pytest.approx(0.1)
+    assert not restored(last([flat, flat]))  # They were from the beginning on.
+    other = make_probed(saturated_fraction=1.0)
+    assert not restored(last([first, make_look(probed=other, verdict="healthy")]))
+
+
+def test_flat_units_do_not_matter_where_much_was_learned(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    learned = [make_look(losses=CALM), make_look(losses=[0.1] * 50)]
+    flat = make_probed(saturated_fraction=1.0)
+    assert last([*learned, make_look(losses=[0.1] * 50, probed=flat)]) == Decision()
+    assert restored(last([*learned, make_look(losses=[1.8] * 50, probed=flat)]))
+
+
+def test_updates_that_are_certainly_too_large_take_it_back(make_look: MakeLook) -> None:
+    calm = make_look(losses=CALM)
+    assert restored(last([calm, make_look(ratio=4.5)])).startswith("one update was 4.5 times")
+    assert not restored(last([calm, make_look(ratio=3.5)]))
+    # At the first look going back costs little.
+    decision = last([make_look(ratio=3.5)])
+    assert restored(decision)
+    assert decision.factor == pytest.approx(0.01 / 3.5)
+
+
+def test_a_first_update_that_was_clipped_takes_it_back(make_look: MakeLook) -> None:
+    # Plain gradient descent at a rate of 20, clipped to a hundredth.
+    look = make_look(ratio=0.1, rms=[0.05] * 3, rate=20.0, norms=[1.0], clipped=1)
+    decision = last([look])
+    assert "would have been 10 times as large" in restored(decision)
+    assert decision.factor == pytest.approx(0.01 / 10)
+    # One bad batch in the midst of a calm run is clipped, and that is that.
+    assert not restored(last([make_look(), look]))
+
+
+def test_the_calm_before_tells_how_far_to_lower_the_rate(make_look: MakeLook) -> None:
+    thrown = make_look(ratio=1e6)
+    assert last([make_look(ratio=0.5), thrown]).factor == pytest.approx(0.02)
+    assert last([make_look(ratio=0.001), thrown]).factor == 0.5
+    assert last([thrown]).factor == pytest.approx(1e-6)
+    # The largest of them: with units that are dead nothing moves.
+    assert last([make_look(ratio=0.5), make_look(ratio=1e-9), thrown]).factor == 0.02
+    nan = make_look(losses=[math.nan] * NONFINITE)
+    assert last([make_look(ratio=0.5), nan]).factor == pytest.approx(0.02)
+
+
+def test_it_is_lowered_by_more_each_time_in_a_row(make_look: MakeLook) -> None:
+    thrown = make_look(ratio=1e6, losses=[2.0])
+    _, found = run([make_look(losses=CALM), *[thrown] * 3])
+    assert [decision.factor for decision in found[1:]] == [0.5, 0.25, 0.125]
+
+
+def test_a_restored_run_is_judged_anew(make_look: MakeLook) -> None:
+    looks = [make_look(losses=CALM), make_look(losses=[9.0] * 40)]
+    assert not restored(last([*looks, make_look(losses=[9.0] * 10)]))
+    assert restored(last([*looks, make_look(losses=[9.0] * 40)]))
+
+
+def test_where_all_stays_nan_the_data_are_to_blame(make_look: MakeLook) -> None:
+    nan = make_look(losses=[math.nan] * 10)
+    _, found = run([make_look(losses=CALM), *[nan] * 20])
+    # After 10, 20 and 80 steps more.
+    assert [place for place, decision in enumerate(found) if decision.restore] == [1, 3, 11]
+    finite = make_look(losses=[2.0])
+    _, found = run([make_look(losses=CALM), *[nan, finite] * 2])
+    assert [decision.restore for decision in found] == [False, True, False, True, False]
+
+
+# Stopping.
+
+
+def test_it_stops_after_all_attempts(make_look: MakeLook) -> None:
+    rollback = Rollback(attempts=2)
+    bad = make_look(losses=[2.0, *[math.nan] * 5], step=9)
+    state, found = run([bad] * 5, rollback)
+    assert [decision.restore for decision in found] == [True, True, False, False, False]
+    assert [decision.stop for decision in found] == [False, False, True, False, False]
+    act = found[2].intervention
+    assert act is not None
+    assert act.action == "stop"
+    assert "taken back 2 times already" in act.reason
+    assert "the last 5 losses are NaN or infinite" in act.reason
+    assert state.stopped
+    assert found[3] == Decision()
+
+
+def test_long_calm_gives_the_attempts_back(make_look: MakeLook) -> None:
+    rollback = Rollback(attempts=1, rearm=200)
+    bad, calm = make_look(losses=[2.0, *[math.nan] * 5]), make_look(losses=CALM)
+    assert last([bad, *[calm] * 3, bad], rollback).stop
+    decision = last([bad, *[calm] * 4, bad], rollback)
+    assert decision.restore
+    assert decision.factor == 0.5
+
+
+# What holds in general.
+
+
+LOOKS = st.fixed_dictionaries(
+    {
+        "ratio": st.sampled_from([1e-3, 0.1, 2.0, 1e6]),
+        "losses": st.sampled_from([(), (1.0,) * 60, (2.0,) * 60, (9.0,) * 60, (math.nan,) * 60]),
+        "norms": st.sampled_from([(1.0,) * 9, (math.nan,) * 9]),
+        "skipped": st.sampled_from([0, 0, 3]),
+        "stalled": st.sampled_from([False, False, True]),
+        "verdict": st.sampled_from([None, "healthy", "exploding", "nonfinite"]),
+        "recorded": st.sampled_from([True, True, False]),
+        "rate": st.sampled_from([math.nan, 0.1]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(fields=st.lists(LOOKS, max_size=12))
+def test_decisions_are_sound(make_look: MakeLook, fields: list[dict[str, Any]]) -> None:
+    state = ROLLBACK.begin()
+    for look in fields:
+        kept = str(state)
+        after, decision = ROLLBACK.decide(state, make_look(**look))
+        assert str(state) == kept
+        assert decision.keep + decision.restore + decision.stop <= 1
+        assert (decision.intervention is not None) == (decision.restore or decision.stop)
+        assert 0 < decision.factor <= 1
+        assert (decision.factor < 1) == decision.restore
+        assert after.restores <= ROLLBACK.attempts
+        state = after
+
+
+@settings(deadline=None, max_examples=50)
+@given(fields=st.lists(LOOKS, max_size=12), exponent=st.integers(-20, 20))
+def test_a_factor_of_the_loss_changes_nothing_if_the_rate_has_it_too(
+    make_look: MakeLook, fields: list[dict[str, Any]], exponent: int
+) -> None:
+    def decisions(scale: float) -> list[tuple[bool, bool, bool, float]]:
+        looks = [
+            make_look(
+                **{
+                    **look,
+                    "losses": [scale * loss for loss in look["losses"]],
+                    "norms": [scale * norm for norm in look["norms"]],
+                    "rms": [scale * 1e-3] * 3,
+                    "rate": look["rate"] / scale,
+                }
+            )
+            for look in fields
+        ]
+        return [(d.keep, d.restore, d.stop, d.factor) for d in run(looks)[1]]
+
+    assert decisions(2.0**exponent) == decisions(1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"copies": 0}, "copies must be a whole number, at least 1"),
+        ({"attempts": True}, "attempts must be a whole number, at least 1"),
+        ({"every": 0}, "every must be a whole number, at least 1"),
+        ({"rearm": -1}, "rearm must be a whole number, at least 1"),
+        ({"cut": 1.0}, "cut must be a finite number above 0 and below 1"),
+        ({"aim": 0.0}, "aim must be a finite number above 0 and below 1"),
+        ({"folder": 3}, "folder must be a path or None"),
+    ],
+)
+def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*Received: {next(iter(fields))}="):
+        Rollback(**fields)
+
+
+def test_a_folder_is_a_path() -> None:
+    assert Rollback(folder=Path("good")).folder == Path("good")
+    assert Rollback(folder="good").folder == "good"

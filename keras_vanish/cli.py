@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from keras_vanish.events import read, runs, verdict_of
+from keras_vanish.journal import read_journal
 from keras_vanish.table import render
 
 
@@ -56,13 +57,14 @@ def _report(arguments: argparse.Namespace) -> int:
     status = 0
     for name, directory in runs(arguments.log_dir).items():
         try:
-            history = read(directory)
+            history, done = read(directory), read_journal(directory)
         except (OSError, ValueError) as error:
             # The other runs can still be shown.
             status = _failed(error)
             continue
         verdict = verdict_of(history)
-        print(render(history, verdict, title=name, color=sys.stdout.isatty()))
+        color = sys.stdout.isatty()
+        print(render(history, verdict, title=name, color=color, interventions=done))
     return status
 
 

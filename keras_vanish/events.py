@@ -12,16 +12,25 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 from tensorboard.compat.tensorflow_stub.io import gfile
 
+from keras_vanish import journal
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnoses, steadied
+from keras_vanish.interventions import Intervention
 from keras_vanish.reading import Reading
-from keras_vanish.summaries import Histograms, StepEvents, parsed_event, readings
+from keras_vanish.summaries import (
+    Histograms,
+    StepEvents,
+    interventions_event,
+    parsed_event,
+    readings,
+)
 from keras_vanish.tfrecord import frame, records
 
 __all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of", "verdicts"]
@@ -51,36 +60,58 @@ class EventWriter:
         self._empty = True
         self._events = StepEvents()
 
-    def write(self, diagnosis: Diagnosis, histograms: Histograms | None, verdict: str) -> None:
+    def write(
+        self,
+        diagnosis: Diagnosis,
+        histograms: Histograms | None,
+        verdict: str,
+        numbers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Writes one recorded step and flushes it.
 
         Args:
             diagnosis: The diagnosis of the step.
             histograms: The histograms of its gradients.
             verdict: The run's verdict so far.
+            numbers: More scalars of the step, by tag.
 
         Raises:
             OSError: If it cannot be written, or if the file of the steps before has
                 disappeared. This step is lost then; the next begins a new file.
             ValueError: If a histogram does not belong to the reading.
         """
+        event = self._events.event(diagnosis, histograms, verdict, numbers)
+        self._append(event, diagnosis.step)
+        self._events.written()
+
+    def write_interventions(self, interventions: Sequence[Intervention]) -> None:
+        """Writes what was done to the run, as text, and in the journal beside the files.
+
+        Args:
+            interventions: What was done at one step.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._append(interventions_event(interventions, time.time()), interventions[0].step)
+        journal.append(self._directory, interventions)
+
+    def _append(self, event: Event, step: int) -> None:
         try:
             if self._file is not None and not tf.io.gfile.exists(self._path):
                 raise FileNotFoundError("it has disappeared since the last write")
-            event = self._events.event(diagnosis, histograms, verdict)
             data = frame(event.SerializeToString())
             if self._file is None:
                 data = self._open() + data
             self._file.write(data)
             self._file.flush()
             self._empty = False
-            self._events.written()
         except (OSError, tf.errors.OpError) as error:
             path = self._path or self._directory
             self._abandon()
             raise OSError(
                 f"Cannot write to the event file: {error}. Received: {path}. Step "
-                f"{diagnosis.step} is not in it; the next recorded step begins a new file. Check "
+                f"{step} is not in it; the next recorded step begins a new file. Check "
                 "that the folder may be written to and that the disk has space."
             ) from error
 

@@ -17,7 +17,9 @@ from keras_vanish.capture.probe import Probe
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
 from keras_vanish.events import EventWriter, Histograms
+from keras_vanish.interventions import Intervention, LearningRateControl, Reinitialization, Rollback
 from keras_vanish.reading import Probed, from_rows
+from keras_vanish.rescue import CLIPPING, Rescue, policy
 from keras_vanish.scores import Course
 from keras_vanish.table import render
 
@@ -33,9 +35,10 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Every `update_freq` optimizer steps the gradients that training itself computed are
     summarised inside the train step, diagnosed, and written for TensorBoard to the run
-    `<log_dir>/gradients`. Training is not changed: weights end bit for bit as without
-    the monitor. The last scores are put into the epoch's logs as `vanishing_score` and
-    `exploding_score`, for the callbacks that stand after this one.
+    `<log_dir>/gradients`. Training is not changed, unless a flag `auto_*` is on and finds
+    cause: weights end bit for bit as without the monitor. The last scores are put into the
+    epoch's logs as `vanishing_score` and `exploding_score`, for the callbacks that stand after
+    this one.
 
     Args:
         log_dir: Directory of the event files, or None to write none and only keep
@@ -50,11 +53,22 @@ class GradientMonitor(keras.callbacks.Callback):
             gradients of activations and, in recurrent layers, through time; dead and saturated
             units. Nothing of the training is touched. `"auto"` does it in `fit` where the model
             allows it, and warns once where not; True is the same; False does without.
+        auto_clip: Whether gradients that would throw the weights away are clipped, and those
+            that are not finite skipped, inside each train step. True, or a policy:
+            `ZScoreClipping`, `PercentileClipping`, `NormClipping` or `AdaptiveClipping`.
+        auto_lr: Whether the learning rate is lowered where training explodes, diverges or
+            oscillates, restored when it is calm, and raised where all layers are starved
+            evenly. True, or a `LearningRateControl`.
+        auto_rollback: Whether a good state is kept in memory, and restored with a lower rate
+            when training has diverged or met NaN. True, or a `Rollback`.
+        auto_init: Whether a run that has not begun to learn, and cannot, is re-initialised
+            from its data. True, or a `Reinitialization`. Does nothing in a custom loop.
+        dry_run: Whether the flags only say what they would do.
         on_diagnosis: Called with each `Diagnosis`. An exception in it becomes a warning.
 
     Raises:
-        ValueError: If `update_freq` or `probe` is none of the above, `on_diagnosis` cannot be
-            called, or `log_dir` is a file.
+        ValueError: If `update_freq`, `probe` or a flag is none of the above, `on_diagnosis`
+            cannot be called, or `log_dir` is a file.
         RuntimeError: If Keras runs on another backend than TensorFlow.
     """
 
@@ -64,6 +78,11 @@ class GradientMonitor(keras.callbacks.Callback):
         update_freq: int | str = 100,
         histograms: bool = True,
         probe: bool | str = "auto",
+        auto_clip: Any = False,
+        auto_lr: bool | LearningRateControl = False,
+        auto_rollback: bool | Rollback = False,
+        auto_init: bool | Reinitialization = False,
+        dry_run: bool = False,
         on_diagnosis: Callable[[Diagnosis], Any] | None = None,
     ) -> None:
         super().__init__()
@@ -92,6 +111,14 @@ class GradientMonitor(keras.callbacks.Callback):
         self.on_diagnosis = on_diagnosis
         self.history: list[Diagnosis] = []
         self.verdict: Verdict = "unknown"
+        self.interventions: list[Intervention] = []
+        self._rescue = Rescue(
+            clipping=policy("auto_clip", auto_clip, CLIPPING),
+            rate=policy("auto_lr", auto_lr, (LearningRateControl,)),
+            rollback=policy("auto_rollback", auto_rollback, (Rollback,)),
+            init=policy("auto_init", auto_init, (Reinitialization,)),
+            dry_run=dry_run,
+        )
         self._course = Course()
         self._capture: Capture | None = None
         self._function: TrainFunction | None = None
@@ -141,8 +168,10 @@ class GradientMonitor(keras.callbacks.Callback):
             # used again by the next `fit`.
             xla = bool(model.jit_compile) and not model.run_eagerly
             steps = self._steps_per_call = model.steps_per_execution or 1
+            interior = self._rescue.interior(xla)
             # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
             # function runs on the steps that are not recorded, if the host can choose.
+            always = self._every == 1 or (xla and steps == 1)
             self._capture = Capture(
                 model,
                 model.optimizer,
@@ -150,18 +179,22 @@ class GradientMonitor(keras.callbacks.Callback):
                 # A train function that runs several steps records several before it returns.
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
-                always=self._every == 1 or (xla and steps == 1),
+                always=always,
                 probe=Probe(model, xla=xla) if self.probe else None,
+                interior=interior,
             )
+            guarded = always and not interior.empty
             self._function = TrainFunction(
                 model,
                 wrap=self._capture.wrap,
                 wanted=self._capture.wanted,
+                before=self._before_call,
                 after=self._after_call,
                 removed=self._close_writer,
+                wrap_other=self._capture.wrap_unread if guarded else None,
             )
             self._watched = watched
-        self._begin()
+        self._begin(model, model.optimizer)
         self._function.install()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -228,10 +261,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        self._capture = Capture(model, optimizer, self._every, slots=2)
+        interior = self._rescue.interior(xla=False)
+        self._capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function = self._watched = None
         self._steps_per_call = 1
-        self._begin()
+        self._begin(model, optimizer)
         try:
             with self._capture.open():
                 yield self
@@ -261,15 +295,17 @@ class GradientMonitor(keras.callbacks.Callback):
         Args:
             width: Characters a line; by default those of the terminal, or 80.
         """
-        return render(self.history, self.verdict, width=width)
+        return render(self.history, self.verdict, width=width, interventions=self.interventions)
 
-    def _begin(self) -> None:
+    def _begin(self, model: Any, optimizer: Any) -> None:
         assert self._capture is not None
+        updates = self._capture.updates()
+        self._rescue.begin(model, optimizer, updates)
         # The step axis goes on where the last reading left it, also when the model was
         # compiled anew and its optimizer begins at 0.
         self._offset = 0
         if self.history:
-            self._offset = max(0, self.history[-1].step + 1 - self._capture.updates())
+            self._offset = max(0, self.history[-1].step + 1 - updates)
         if self._every is not None:
             self._capture.arm()
 
@@ -277,21 +313,53 @@ class GradientMonitor(keras.callbacks.Callback):
         steps = (self.params or {}).get("steps")
         return steps if steps is not None else self._epoch_length
 
+    def _before_call(self, iterator: Any) -> Any:
+        iterator, done = self._rescue.before(iterator, self._steps_per_call)
+        self._account(done)
+        return iterator
+
     def _after_call(self) -> None:
         assert self._capture is not None
         self._batch += self._steps_per_call
         if not self._capture.count(self._steps_per_call):
             return
         try:
-            for captured in self._capture.look():
-                self._record(captured)
+            found = self._capture.look()
+            # Numbers belong to the last of them.
+            for captured in found[:-1]:
+                self._record(self._diagnosed(captured), captured, {})
+            diagnosis = self._diagnosed(found[-1]) if found else None
+            done, numbers = self._rescued(diagnosis)
+            if diagnosis is not None:
+                self._record(diagnosis, found[-1], numbers)
+            self._account(done)
         except Exception as error:
             self._warn(
                 "reading",
                 f"GradientMonitor could not read what was recorded: {error!r}. Training goes on.",
             )
 
-    def _record(self, captured: Captured) -> None:
+    def _rescued(self, diagnosis: Diagnosis | None) -> tuple[list[Intervention], dict[str, float]]:
+        if not self._rescue.asked:
+            return [], {}
+        assert self._capture is not None
+        updates = self._capture.updates()
+        return self._rescue.look(
+            step=self._offset + max(0, updates - 1),
+            updates=updates,
+            diagnosis=diagnosis,
+            verdict=self.verdict,
+            learned=self._course.learned,
+        )
+
+    def _account(self, done: list[Intervention]) -> None:
+        for intervention in done:
+            self.interventions.append(intervention)
+            print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
+        if done and self.log_dir is not None:
+            self._written(lambda writer: writer.write_interventions(done))
+
+    def _diagnosed(self, captured: Captured) -> Diagnosis:
         reading = from_rows(
             step=self._offset + captured.update,
             wall_time=time.time(),
@@ -304,22 +372,30 @@ class GradientMonitor(keras.callbacks.Callback):
         diagnosis = diagnose(reading, self._course)
         self.history.append(diagnosis)
         self.verdict = steadied(self.verdict, self.history[-AGREEING_READINGS:])
+        return diagnosis
+
+    def _record(self, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]) -> None:
         if self.log_dir is not None:
-            try:
-                if self._writer is None:
-                    self._writer = EventWriter(self.log_dir)
-                self._writer.write(diagnosis, self._histograms(captured), self.verdict)
-            except Exception as error:
-                self._warn(
-                    "writing",
-                    f"GradientMonitor could not write to log_dir={self.log_dir!r}: {error!r}. "
-                    "Training goes on; readings stay in monitor.history.",
-                )
+            histograms, verdict = self._histograms(captured), self.verdict
+            self._written(lambda writer: writer.write(diagnosis, histograms, verdict, numbers))
         if self.on_diagnosis is not None:
             try:
                 self.on_diagnosis(diagnosis)
             except Exception as error:
                 self._warn("on_diagnosis", f"on_diagnosis raised {error!r}. Training goes on.")
+
+    def _written(self, write: Callable[[EventWriter], None]) -> None:
+        assert self.log_dir is not None
+        try:
+            if self._writer is None:
+                self._writer = EventWriter(self.log_dir)
+            write(self._writer)
+        except Exception as error:
+            self._warn(
+                "writing",
+                f"GradientMonitor could not write to log_dir={self.log_dir!r}: {error!r}. "
+                "Training goes on; readings stay in monitor.history.",
+            )
 
     def _histograms(self, captured: Captured) -> Histograms | None:
         if not self.histograms:

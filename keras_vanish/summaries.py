@@ -6,8 +6,9 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from tensorboard.plugins.text import metadata as text_plugin
 
 from keras_vanish.capture.columns import ACTIVATIONS, BINS, EXPONENT_BINS
 from keras_vanish.diagnosis import Diagnosis
+from keras_vanish.interventions import Intervention
 from keras_vanish.reading import COLUMNS, Probed, Reading
 
 #: The plugin that owns the record, and the beginning of the record's tag.
@@ -206,18 +208,25 @@ class StepEvents:
         self._tags: list[str] = []
         self._event = Event()
 
-    def event(self, diagnosis: Diagnosis, histograms: Histograms | None, verdict: str) -> Event:
+    def event(
+        self,
+        diagnosis: Diagnosis,
+        histograms: Histograms | None,
+        verdict: str,
+        numbers: Mapping[str, float] = MappingProxyType({}),
+    ) -> Event:
         """The event of one step; it is valid until the next call.
 
         Args:
             diagnosis: The diagnosis of the step.
             histograms: Its histograms.
             verdict: The run's verdict so far.
+            numbers: More scalars of the step, by tag.
 
         Raises:
             ValueError: If a histogram does not belong to the reading.
         """
-        contents = list(_contents(diagnosis, histograms, verdict))
+        contents = list(_contents(diagnosis, histograms, verdict, numbers))
         tags = [content.tag for content in contents]
         if tags != self._tags:
             self._event = Event()
@@ -257,7 +266,10 @@ class _Content(NamedTuple):
 
 
 def _contents(
-    diagnosis: Diagnosis, histograms: Histograms | None, verdict: str
+    diagnosis: Diagnosis,
+    histograms: Histograms | None,
+    verdict: str,
+    numbers: Mapping[str, float],
 ) -> Iterator[_Content]:
     reading = diagnosis.reading
     yield _Content(
@@ -272,7 +284,7 @@ def _contents(
         )
         for name, profile in probed.profiles.items():
             yield _Content(*_profile_metadata(name), types_pb2.DT_DOUBLE, profile)
-    for tag, number in scalars(diagnosis).items():
+    for tag, number in [*scalars(diagnosis).items(), *numbers.items()]:
         yield _Content(tag, _SCALAR, types_pb2.DT_FLOAT, number)
     text = markdown(diagnosis, verdict).encode("utf-8", "backslashreplace")
     yield _Content("gradients/diagnosis", _TEXT, types_pb2.DT_STRING, text)
@@ -281,6 +293,21 @@ def _contents(
         for tag, rows in zip(tags, histogram_rows(histograms)):
             if rows is not None:
                 yield _Content(tag, _HISTOGRAM, types_pb2.DT_DOUBLE, rows)
+
+
+def interventions_event(interventions: Sequence[Intervention], wall_time: float) -> Event:
+    """The event that tells what was done at one step, as text.
+
+    Args:
+        interventions: What was done.
+        wall_time: Seconds since 1970.
+    """
+    event = Event(wall_time=wall_time, step=interventions[0].step)
+    text = "\n".join(f"- {_escaped(intervention.sentence())}" for intervention in interventions)
+    value = event.summary.value.add(tag="gradients/interventions", metadata=_TEXT)
+    value.tensor.dtype = types_pb2.DT_STRING
+    value.tensor.string_val[:] = (text.encode("utf-8", "backslashreplace"),)
+    return event
 
 
 def _with_class(metadata: SummaryMetadata, data_class: int) -> SummaryMetadata:

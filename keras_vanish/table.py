@@ -12,12 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_vanish.diagnosis import Diagnosis
+from keras_vanish.interventions import Intervention
 
 _MISSING = "–"
 
 # Of more layers than this, only the outermost and the blamed ones are shown.
 _MOST_LAYERS = 60
 _OUTERMOST = 20
+
+_MOST_DONE = 10
 
 # One cell of the bar is one decade.
 _BAR_DECADES = 8
@@ -37,6 +40,7 @@ def render(
     title: str | None = None,
     width: int | None = None,
     color: bool = False,
+    interventions: Sequence[Intervention] = (),
 ) -> str:
     """The verdict, the layers at the last recorded step, and the advice.
 
@@ -46,6 +50,7 @@ def render(
         title: A heading, such as the run's name.
         width: Columns to fill; by default those of the terminal, or 80.
         color: Whether to colour the text with ANSI codes.
+        interventions: What was done to the run, oldest first; the last ones are shown.
 
     Returns:
         Lines of text, each ended by a newline.
@@ -78,6 +83,8 @@ def render(
     console.print(Text(_figures(history)))
     for words in _probed(last):
         console.print(Text(words))
+    for line_done in _done(interventions):
+        console.print(line_done)
     if spokesman.advice:
         console.print(Text("\nWhat to try:", style="bold"))
         for number, advice in enumerate(spokesman.advice, 1):
@@ -85,6 +92,15 @@ def render(
             line.add_row(Text(f"{number}."), Text(advice))
             console.print(line)
     return _stripped(buffer)
+
+
+def _done(interventions: Sequence[Intervention]) -> Iterator[Text]:
+    if interventions:
+        yield Text("\nWhat was done:", style="bold")
+    if len(interventions) > _MOST_DONE:
+        yield Text(f"({len(interventions) - _MOST_DONE} earlier ones are not shown.)")
+    for intervention in interventions[-_MOST_DONE:]:
+        yield Text(_clean(intervention.sentence()))
 
 
 def _headline(verdict: str, spokesman: Diagnosis, last: Diagnosis) -> Text:

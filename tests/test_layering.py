@@ -14,14 +14,31 @@ SOURCE = Path(__file__).parents[1] / "keras_vanish"
 ROOMS = {
     "capture": 0,
     "topology": 0,
+    "follow": 0,
+    "kernel_start": 0,
+    "pretrained": 0,
+    "recurrent_start": 0,
+    "reinitialize": 0,
+    "snapshot": 0,
     "reading": 1,
     "scores": 2,
     "advice": 3,
     "diagnosis": 4,
-    "monitor": 6,
+    "interventions": 5,
+    "monitor": 7,
 }
-BESIDE_EVENTS = 5
-WITH_TENSORFLOW = {"capture", "monitor"}
+BESIDE_EVENTS = 6
+WITH_TENSORFLOW = {
+    "capture",
+    "follow",
+    "kernel_start",
+    "monitor",
+    "pretrained",
+    "recurrent_start",
+    "reinitialize",
+    "rescue",
+    "snapshot",
+}
 
 
 def imports(code: str) -> Iterator[str]:
@@ -69,6 +86,8 @@ def test_modules_import_nothing_right_of_them(path: Path) -> None:
         ("diagnosis", "import keras_vanish.events as events", ["events"]),
         ("events", "from keras_vanish.monitor import GradientMonitor", ["monitor"]),
         ("events", "import tensorflow as tf", ["tensorflow"]),
+        ("interventions", "from keras_vanish.rescue import Rescue", ["rescue"]),
+        ("reinitialize", "from keras_vanish.reading import Reading", ["reading"]),
         ("diagnosis", "from keras.layers import Dense", ["keras"]),
         ("monitor", "import keras\nfrom keras_vanish import events, reading", []),
     ],

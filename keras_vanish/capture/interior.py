@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,12 @@ class Interior:
     ) -> Any:
         """Runs or traces one train step.
 
-        A step that is skipped leaves the metrics as they were, too: one NaN in a running mean
-        would stay there until the epoch ends.
+        A step that is skipped leaves running means as they were, too: those of metrics and of
+        normalisation layers. One NaN would stay there.
         """
         if self.guard is None:
             return self._run(model, step, args, kwargs)
-        variables = [variable.value for variable in model.metrics_variables]
+        variables = [variable.value for variable in _running(model)]
         before = [tf.identity(variable) for variable in variables]
         self.guard.skipped_now.assign(False)
         outputs = self._run(model, step, args, kwargs)
@@ -67,6 +67,15 @@ class Interior:
             return step(*args, **kwargs)
         with self.losses.noting(model):
             return step(*args, **kwargs)
+
+
+def _running(model: Any) -> Iterator[Any]:
+    """What the forward pass itself changes, without what is frozen and the states of seeds."""
+    yield from model.metrics_variables
+    for layer in model._flatten_layers():
+        for variable in layer._non_trainable_variables:
+            if tf.as_dtype(variable.dtype).is_floating:
+                yield variable
 
 
 def _like(results: Any, outputs: Any) -> Any:

@@ -1,0 +1,363 @@
+"""Lets the policies look at a run, and does to the model what they decide."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vanish.capture.guard import Guard
+from keras_vanish.capture.interior import Interior
+from keras_vanish.capture.losses import LossLog
+from keras_vanish.capture.rate import RateFactor
+from keras_vanish.diagnosis import Diagnosis, Verdict
+from keras_vanish.interventions import (
+    AdaptiveClipping,
+    Intervention,
+    LearningRateControl,
+    Look,
+    NormClipping,
+    PercentileClipping,
+    Reinitialization,
+    Rollback,
+    ZScoreClipping,
+)
+from keras_vanish.pretrained import pretrained
+from keras_vanish.reading import StepLog
+from keras_vanish.reinitialize import reinitialize
+from keras_vanish.snapshot import Snapshot
+
+CLIPPING = (ZScoreClipping, PercentileClipping, NormClipping, AdaptiveClipping)
+
+
+def policy(flag: str, given: Any, kinds: tuple[type, ...]) -> Any:
+    """The policy that a flag asks for: None for False, the first kind's default for True.
+
+    Raises:
+        ValueError: If it is neither True nor False nor one of the policies.
+    """
+    if given is False:
+        return None
+    if given is True:
+        return kinds[0]()
+    if isinstance(given, kinds):
+        return given
+    names = " or ".join(f"{kind.__name__}(...)" for kind in kinds)
+    raise ValueError(f"{flag} must be True, False or {names}. Received: {flag}={given!r}.")
+
+
+class Rescue:
+    """The policies of one monitor, and their hands.
+
+    Args:
+        clipping: A clipping policy, or None.
+        rate: A learning-rate policy, or None.
+        rollback: A rollback policy, or None.
+        init: A re-initialisation policy, or None.
+        dry_run: Whether nothing is done, only said.
+    """
+
+    def __init__(
+        self, clipping: Any, rate: Any, rollback: Any, init: Any, dry_run: bool = False
+    ) -> None:
+        self._clipping = clipping
+        self._rate: LearningRateControl | None = rate
+        self._rollback: Rollback | None = rollback
+        self._init: Reinitialization | None = init
+        self._dry_run = dry_run
+        # Adaptive clipping needs no history.
+        self._clip_state = clipping.begin() if hasattr(clipping, "begin") else None
+        self._rate_state = None if rate is None else rate.begin()
+        self._rollback_state = None if rollback is None else rollback.begin()
+        self._init_state = None if init is None else init.begin()
+        self._rollback_factor = 1.0
+        self._interior = Interior()
+        self._model: Any = None
+        self._optimizer: Any = None
+        self._kept: list[Snapshot] = []
+        self._start: Snapshot | None = None
+        self._protected: frozenset[str] = frozenset()
+        self._pending: Intervention | None = None
+        self._firing = False
+        self._refused = False
+        self._seed = 0
+        self._updates = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether any flag is on."""
+        return any((self._clipping, self._rate, self._rollback, self._init))
+
+    def interior(self, xla: bool) -> Interior:
+        """What is to be built into the train step of a model."""
+        if not self.asked:
+            return Interior()
+        unitwise = isinstance(self._clipping, AdaptiveClipping)
+        guard = self._clipping and Guard(
+            xla=xla,
+            enforces=not self._dry_run,
+            unitwise=unitwise,
+            **({"smallest": self._clipping.eps} if unitwise else {}),
+        )
+        moves_rate = (self._rate or self._rollback) and not self._dry_run
+        self._interior = Interior(
+            guard=guard or None,
+            factor=RateFactor(xla) if moves_rate else None,
+            losses=LossLog() if self._rate or self._rollback or self._init else None,
+        )
+        return self._interior
+
+    def begin(self, model: Any, optimizer: Any, updates: int) -> None:
+        """Takes the model whose `fit` begins.
+
+        Args:
+            model: The Keras model.
+            optimizer: Its optimizer.
+            updates: How many updates the optimizer has applied; 0 for a model that has not
+                been trained before, as far as that can be told.
+        """
+        fresh = updates == 0
+        self._model, self._optimizer = model, optimizer
+        self._updates = updates
+        if not self.asked:
+            return
+        if self._init is not None:
+            self._start = Snapshot(model, optimizer) if fresh else None
+            self._protected = pretrained(model) if fresh else frozenset()
+        if self._rollback is not None:
+            self._kept = [Snapshot(model, optimizer)]
+        self._set_factor()
+        self._set_limits()
+
+    def before(self, iterator: Any, steps: int) -> tuple[Any, list[Intervention]]:
+        """Does what needs a batch: the iterator of the next call, and what was done.
+
+        Args:
+            iterator: What the train function is about to be called with.
+            steps: How many batches it takes from it.
+        """
+        if self._pending is None:
+            return iterator, []
+        batches = list(itertools.islice(_until_end(iterator), steps))
+        if not batches:
+            raise StopIteration
+        planned, self._pending = self._pending, None
+        done = self._reinitialized(planned, batches[0])
+        return _iterator(batches, iterator), [done]
+
+    def look(
+        self,
+        step: int,
+        updates: int,
+        diagnosis: Diagnosis | None,
+        verdict: Verdict,
+        learned: bool | None,
+    ) -> tuple[list[Intervention], dict[str, float]]:
+        """Lets each policy look at the run.
+
+        Args:
+            step: The step on the run's axis.
+            updates: How many updates the optimizer has applied.
+            diagnosis: The last reading's; None if there is none since the last look.
+            verdict: The run's verdict so far.
+            learned: Whether it has learned anything; None if that cannot be told.
+
+        Returns:
+            What was done, and numbers to log, by tag.
+        """
+        if not self.asked or self._pending is not None:
+            return [], {}
+        log, numbers = self._log(updates)
+        look = Look(step, diagnosis, verdict, learned, log)
+        done = [*self._clip_account(look), *self._acts(look)]
+        if hasattr(self._clipping, "after"):
+            self._clip_state = self._clipping.after(self._clip_state, log.norms)
+        self._set_limits()
+        return done, numbers
+
+    def _acts(self, look: Look) -> Iterator[Intervention]:
+        """At most one policy acts at a look, the most thorough one first."""
+        if self._init is not None and self._init_state is not None:
+            self._init_state, planned = self._init.decide(self._init_state, look)
+            if planned is not None:
+                yield from self._planned(planned)
+                if planned.action == "reinitialize":
+                    return
+            if look.learned and self._start is not None:
+                self._start = None  # It is not going to be needed: memory for training.
+        if self._rollback is not None and self._rollback_state is not None:
+            self._rollback_state, decision = self._rollback.decide(self._rollback_state, look)
+            if decision.keep:
+                self._keep()
+            if decision.intervention is not None:
+                yield self._rolled_back(decision)
+                return
+        if self._rate is not None and self._rate_state is not None:
+            self._rate_state, act = self._rate.decide(self._rate_state, look)
+            self._set_factor()
+            if act is not None:
+                yield self._marked(act)
+
+    def _planned(self, planned: Intervention) -> Iterator[Intervention]:
+        if planned.action != "reinitialize" or self._dry_run:
+            yield self._marked(planned)
+        elif self._start is None:
+            if self._refused:
+                return
+            self._refused = True
+            yield Intervention(
+                step=planned.step,
+                action="refuse_reinitialization",
+                reason=f"{planned.reason}; but the model has been trained before this fit",
+                before={},
+                after={},
+            )
+        else:
+            self._pending = planned
+
+    def _reinitialized(self, planned: Intervention, batch: Any) -> Intervention:
+        assert self._start is not None
+        assert self._init is not None
+        self._start.restore()
+        x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        protect = [*self._init.protect, *self._protected]
+        found = reinitialize(self._model, x, protect=protect, seed=self._seed)
+        self._seed += 1
+        self._model.reset_metrics()
+        if self._rollback is not None:
+            self._kept = [Snapshot(self._model, self._optimizer)]
+            self._rollback_state = self._rollback.begin()
+        if self._rate is not None and self._rate_state is not None:
+            # A rate that was too large for the old weights may be so for the new ones.
+            self._rate_state = self._rate.forget(self._rate_state)
+        if hasattr(self._clipping, "begin"):
+            self._clip_state = self._clipping.begin()
+        self._set_limits()
+        return Intervention(
+            step=planned.step,
+            action=planned.action,
+            reason=planned.reason,
+            before={layer.name: layer.before for layer in found.touched},
+            after={layer.name: layer.after for layer in found.touched},
+        )
+
+    def _rolled_back(self, decision: Any) -> Intervention:
+        if not self._dry_run:
+            if decision.restore or decision.stop:
+                # One that has been restored before and led here again was not good.
+                self._kept[-1].restore()
+                if len(self._kept) > 1:
+                    self._kept.pop()
+                self._model.reset_metrics()
+                self._rollback_factor *= decision.factor
+                if self._rate is not None and self._rate_state is not None:
+                    self._rate_state = self._rate.forget(self._rate_state)
+                self._set_factor()
+            if decision.stop:
+                self._model.stop_training = True
+        return self._marked(decision.intervention)
+
+    def _keep(self) -> None:
+        assert self._rollback is not None
+        snapshot = Snapshot(self._model, self._optimizer)
+        if not snapshot.finite():
+            return
+        self._kept = [*self._kept, snapshot][-self._rollback.copies :]
+        if self._rollback.folder is not None:
+            folder = os.fspath(self._rollback.folder)
+            os.makedirs(folder, exist_ok=True)
+            self._model.save_weights(os.path.join(folder, "good.weights.h5"))
+
+    def _clip_account(self, look: Look) -> Iterator[Intervention]:
+        log = look.log
+        if log.skipped:
+            yield self._marked(
+                Intervention(
+                    step=look.step,
+                    action="skip",
+                    reason=f"NaN or Inf in the gradient, in {log.skipped} of {max(log.skipped, len(log.norms))} steps",
+                    before={},
+                    after={"skipped": float(log.skipped)},
+                )
+            )
+        if log.clipped and not self._firing:
+            largest = max((n for n in log.norms if math.isfinite(n)), default=math.nan)
+            yield self._marked(
+                Intervention(
+                    step=look.step,
+                    action="clip",
+                    reason=(
+                        f"{log.clipped} of {len(log.norms)} updates were beyond the limit, with "
+                        f"global norms up to {largest:.3g}"
+                    ),
+                    before={"global_norm": largest},
+                    after={"clipped": float(log.clipped)},
+                )
+            )
+        self._firing = bool(log.clipped)
+
+    def _marked(self, act: Intervention) -> Intervention:
+        fields = {name: getattr(act, name) for name in ("step", "action", "reason")}
+        return Intervention(**fields, before=act.before, after=act.after, dry_run=self._dry_run)
+
+    def _log(self, updates: int) -> tuple[StepLog, dict[str, float]]:
+        interior = self._interior
+        base = float(tf.convert_to_tensor(self._optimizer.learning_rate))
+        rate = base * self._factor()
+        numbers = {"gradients/learning_rate": rate}
+        norms: Sequence[float] = ()
+        clipped = skipped = 0
+        if interior.guard is not None:
+            seen = interior.guard.read()
+            norms, clipped, skipped = seen.norms.tolist(), seen.clipped, seen.skipped
+            if norms:
+                numbers["gradients/clipped_fraction"] = clipped / len(norms)
+                numbers["gradients/skipped_steps"] = float(skipped)
+        losses = interior.losses.read().tolist() if interior.losses is not None else ()
+        stalled, self._updates = updates == self._updates, updates
+        log = StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate)
+        return log, numbers
+
+    def _factor(self) -> float:
+        """What the policies want the learning rate to be multiplied by."""
+        return self._rollback_factor * (self._rate_state.factor if self._rate_state else 1.0)
+
+    def _set_factor(self) -> None:
+        factor = self._interior.factor
+        if factor is not None and factor.value != self._factor():
+            factor.assign(self._factor())
+
+    def _set_limits(self) -> None:
+        guard = self._interior.guard
+        if guard is None:
+            return
+        if isinstance(self._clipping, AdaptiveClipping):
+            guard.limit(self._clipping.clipping, math.inf, math.inf)
+            return
+        limits = self._clipping.limits(self._clip_state)
+        reach = getattr(self._clipping, "reach", math.inf)
+        if math.isfinite(reach):
+            weights = [tf.cast(v.value, tf.float32) for v in self._model.trainable_variables]
+            norm = float(tf.linalg.global_norm(weights)) if weights else 0.0
+            reach = reach * norm if 0 < norm < math.inf else math.inf
+        guard.limit(limits.fires_above, limits.clips_to, reach)
+
+
+def _until_end(iterator: Any) -> Iterator[Any]:
+    try:
+        yield from iterator
+    except tf.errors.OutOfRangeError:
+        return
+
+
+def _iterator(batches: list[Any], like: Any) -> Any:
+    """An iterator over these batches, for a function that was traced with another."""
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=like.element_spec
+    )
+    return iter(dataset)

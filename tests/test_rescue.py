@@ -1,0 +1,336 @@
+"""The flags in real fits: what they do to a sick run, and that they leave a calm one alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from keras_vanish import GradientMonitor
+from keras_vanish.interventions import (
+    AdaptiveClipping,
+    Intervention,
+    LearningRateControl,
+    NormClipping,
+    PercentileClipping,
+    Reinitialization,
+    Rollback,
+    ZScoreClipping,
+)
+from keras_vanish.rescue import CLIPPING, policy
+
+L = keras.layers
+Array = npt.NDArray[Any]
+X, Y = load_digits(return_X_y=True)
+X = np.float32(X / 16)
+ALL = {"auto_clip": True, "auto_lr": True, "auto_rollback": True, "auto_init": True}
+
+
+def net(
+    optimizer: Any,
+    depth: int = 2,
+    activation: str = "relu",
+    start: Any = "he_normal",
+    norm: bool = False,
+    **options: Any,
+) -> Any:
+    keras.utils.set_random_seed(0)
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner.append(L.Dense(24, activation, kernel_initializer=start))
+        if norm:
+            inner += [L.BatchNormalization(), L.Dropout(0.2)]
+    model = keras.Sequential([keras.Input((64,)), *inner, L.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    return model
+
+
+def state(model: Any) -> list[Array]:
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+def fit(model: Any, *callbacks: Any, x: Any = X, steps: int = 28, epochs: int = 1) -> Any:
+    count = 32 * steps
+    return model.fit(
+        x[:count], Y[:count], 32, epochs, verbose=0, shuffle=False, callbacks=list(callbacks)
+    )
+
+
+def actions(monitor: GradientMonitor) -> list[str]:
+    return [intervention.action for intervention in monitor.interventions]
+
+
+CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "adam": (lambda: keras.optimizers.Adam(0.01), {}),
+    "accumulating": (lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), {}),
+    "clipped": (lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0), {}),
+    "schedule": (
+        lambda: keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.01, 50)),
+        {},
+    ),
+    "executions": (lambda: keras.optimizers.Adam(0.01), {"steps_per_execution": 7}),
+    "loss scale": (
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+        {},
+    ),
+    "xla": (lambda: keras.optimizers.Adam(0.01), {"jit_compile": True}),
+    "xla momentum": (
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        {"jit_compile": True},
+    ),
+    "eager": (lambda: keras.optimizers.Adam(0.01), {"run_eagerly": True}),
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_a_calm_run_ends_bit_for_bit_as_without(case: str) -> None:
+    optimizer, options = CASES[case]
+    steps = 6 if case == "eager" else 28
+    plain, watched = (net(optimizer(), norm=True, **options) for _ in range(2))
+    history = fit(plain, steps=steps)
+    monitor = GradientMonitor(None, update_freq=5, **ALL)
+    found = fit(watched, monitor, steps=steps)
+    assert monitor.interventions == []
+    assert len(monitor.history) >= 2
+    for one, other in zip(state(plain), state(watched)):
+        np.testing.assert_array_equal(one, other)
+    assert history.history["loss"] == found.history["loss"]
+    inner = getattr(watched.optimizer, "inner_optimizer", watched.optimizer)
+    for name in ("apply", "_get_current_learning_rate"):
+        assert name not in vars(inner)
+    assert "compute_loss" not in vars(watched)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_nan_in_one_batch_is_skipped(jit_compile: bool) -> None:
+    x = X.copy()
+    x[32 * 11 + 3] = np.nan
+    lost = net(keras.optimizers.Adam(0.01))
+    fit(lost, x=x)
+    assert not np.isfinite(lost.get_weights()[0]).all()
+    model = net(keras.optimizers.Adam(0.01), norm=True, jit_compile=jit_compile)
+    monitor = GradientMonitor(None, update_freq=5, auto_clip=True)
+    seen = []
+    batch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: seen.append(logs))
+    history = fit(model, monitor, batch, keras.callbacks.TerminateOnNaN(), x=x)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert actions(monitor) == ["skip"]
+    # The metrics are those of the batches that were used.
+    assert len(seen) == 28
+    assert all(math.isfinite(logs["loss"]) for logs in seen)
+    assert history.history["accuracy"][0] > 0.4
+    assert model.evaluate(X, Y, verbose=0)[1] > 0.4
+
+
+def test_an_exploding_step_is_clipped_before_it_touches_the_weights() -> None:
+    x = X.copy()
+    x[32 * 20 : 32 * 21] *= 1e4
+    ends = {}
+    for clip in (False, True):
+        model = net(keras.optimizers.SGD(0.1))
+        monitor = GradientMonitor(None, update_freq=10, auto_clip=clip)
+        ends[clip] = fit(model, monitor, x=x, epochs=2).history["accuracy"][-1]
+    assert ends[False] < 0.3
+    assert ends[True] > 0.5
+    assert actions(monitor)[0] == "clip"
+    assert "of 10 updates" in monitor.interventions[0].reason
+
+
+def test_limits_of_each_policy_reach_the_graph() -> None:
+    for clip in (NormClipping(0.01), PercentileClipping(), AdaptiveClipping(0.001)):
+        model = net(keras.optimizers.SGD(0.1))
+        monitor = GradientMonitor(None, update_freq=1, auto_clip=clip)
+        fit(model, monitor, steps=6)
+        assert actions(monitor)[0] == "clip"
+        reading = monitor.history[-1].reading
+        assert reading.global_norm_after_clipping < reading.global_norm
+    model = net(keras.optimizers.SGD(0.1))
+    monitor = GradientMonitor(None, update_freq=1, auto_clip=NormClipping(0.01))
+    fit(model, monitor, steps=3)
+    reading = monitor.history[-1].reading
+    assert reading.global_norm_after_clipping == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.smoke
+def test_a_rate_that_is_too_large_is_lowered_after_going_back() -> None:
+    lost = net(keras.optimizers.Adam(3.0))
+    fit(lost, epochs=4)
+    model = net(keras.optimizers.Adam(3.0))
+    monitor = GradientMonitor(None, update_freq=10, auto_lr=True, auto_rollback=True)
+    history = fit(model, monitor, epochs=4)
+    assert lost.history.history["accuracy"][-1] < 0.5 < history.history["accuracy"][-1]
+    first = monitor.interventions[0]
+    assert (first.step, first.action) == (0, "roll_back")
+    assert first.after["learning_rate"] < 0.1
+    # The optimizer is as it was found.
+    assert float(model.optimizer.learning_rate) == 3.0
+
+
+#: Of Keras, where it converts variables.
+ARRAY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@ARRAY
+def test_a_callback_that_sets_the_rate_and_the_factor_do_not_fight() -> None:
+    model = net(keras.optimizers.SGD(50.0))
+    rates: list[float] = []
+
+    def schedule(epoch: int, rate: float) -> float:
+        rates.append(rate)
+        return rate / 2
+
+    monitor = GradientMonitor(None, update_freq=10, auto_lr=True, auto_rollback=True)
+    fit(model, monitor, keras.callbacks.LearningRateScheduler(schedule), epochs=3)
+    assert rates == [50.0, 25.0, 12.5]
+    assert "roll_back" in actions(monitor)
+
+
+def test_after_too_many_restores_training_is_stopped() -> None:
+    model = net(keras.optimizers.SGD(0.1))
+    x = np.full_like(X, np.nan)
+    monitor = GradientMonitor(None, update_freq=5, auto_rollback=Rollback(attempts=1))
+    history = fit(model, monitor, x=x, epochs=20)
+    assert actions(monitor)[-1] == "stop"
+    assert len(history.epoch) < 20
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+@ARRAY
+def test_the_last_good_state_is_written_to_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    model = net(keras.optimizers.Adam(0.01))
+    monitor = GradientMonitor(None, update_freq=5, auto_rollback=Rollback(folder=folder, every=10))
+    fit(model, monitor)
+    other = net(keras.optimizers.Adam(0.01))
+    other.optimizer.build(other.trainable_variables)
+    (path,) = folder.iterdir()
+    other.load_weights(path)
+    assert np.isfinite(other.get_weights()[0]).all()
+    assert not np.array_equal(
+        other.get_weights()[0], net(keras.optimizers.Adam(0.01)).get_weights()[0]
+    )
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
+def test_a_deep_sigmoid_network_begins_to_learn(options: dict[str, Any]) -> None:
+    model = net(keras.optimizers.Adam(0.01), 8, "sigmoid", "glorot_uniform", **options)
+    monitor = GradientMonitor(None, update_freq=5, auto_init=True)
+    batches: list[int] = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: batches.append(b))
+    history = fit(model, monitor, count, epochs=6)
+    assert actions(monitor) == ["reinitialize"]
+    assert history.history["accuracy"][-1] > 0.8
+    # Each epoch has all of its batches.
+    steps = options.get("steps_per_execution", 1)
+    assert batches == [*range(steps - 1, 28, steps)] * 6
+    done = monitor.interventions[0]
+    assert set(done.after) == set(done.before) == {layer.name for layer in model.layers}
+    assert done.after != done.before
+
+
+def test_protected_layers_keep_their_weights() -> None:
+    model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
+    kernel = model.layers[2].kernel.numpy()
+    name = model.layers[2].name
+    monitor = GradientMonitor(None, update_freq=5, auto_init=Reinitialization(protect=[name]))
+    fit(model, monitor, steps=14)
+    assert actions(monitor) == ["reinitialize"]
+    assert name not in monitor.interventions[0].after
+    np.testing.assert_allclose(model.layers[2].kernel.numpy(), kernel, atol=0.01)
+
+
+def test_a_model_that_was_trained_before_is_not_reinitialised() -> None:
+    model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
+    fit(model, steps=2)
+    monitor = GradientMonitor(None, update_freq=5, auto_init=True)
+    fit(model, monitor, epochs=2)
+    assert actions(monitor) == ["refuse_reinitialization"]
+    assert "trained before" in monitor.interventions[0].reason
+
+
+def test_a_dry_run_only_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:
+    def make() -> Any:
+        return net(keras.optimizers.Adam(3.0), 8, "sigmoid", "glorot_uniform")
+
+    plain, watched = make(), make()
+    fit(plain)
+    monitor = GradientMonitor(None, update_freq=5, dry_run=True, **ALL)
+    fit(watched, monitor)
+    for one, other in zip(state(plain), state(watched)):
+        np.testing.assert_array_equal(one, other)
+    assert monitor.interventions
+    assert all(intervention.dry_run for intervention in monitor.interventions)
+    assert "would" in capsys.readouterr().out
+
+
+def test_the_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = net(keras.optimizers.Adam(0.01), 8, "sigmoid", "glorot_uniform")
+    monitor = GradientMonitor(tmp_path, update_freq=5, **ALL)
+    fit(model, monitor)
+    assert monitor.interventions
+    lines = (tmp_path / "gradients" / "interventions.jsonl").read_text().splitlines()
+    assert [Intervention.from_json(line) for line in lines] == monitor.interventions
+    assert all(json.loads(line)["reason"] for line in lines)
+    printed = capsys.readouterr().out
+    assert printed.count("GradientMonitor: ") == len(lines)
+    assert monitor.interventions[0].sentence() in printed
+    assert "re-initialised" in monitor.summary(width=200)
+
+
+def test_a_failure_of_a_policy_is_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net(keras.optimizers.Adam(0.01))
+    monitor = GradientMonitor(None, update_freq=5, auto_lr=True)
+
+    def fail(*args: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(LearningRateControl, "decide", fail)
+    with pytest.warns(UserWarning, match="broken") as caught:
+        fit(model, monitor)
+    assert len(caught) == 1
+
+
+def test_a_custom_loop_is_guarded() -> None:
+    model = net(keras.optimizers.SGD(0.1))
+    monitor = GradientMonitor(None, update_freq=2, auto_clip=NormClipping(0.01), auto_lr=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function
+    def train_step(x: tf.Tensor, y: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        weights = model.trainable_variables
+        model.optimizer.apply_gradients(zip(tape.gradient(value, weights), weights))
+
+    with monitor.watch(model):
+        for place in range(0, 320, 32):
+            train_step(X[place : place + 32], Y[place : place + 32])
+            monitor.step()
+    assert actions(monitor)[0] == "clip"
+
+
+@pytest.mark.parametrize("flag", ["auto_clip", "auto_lr", "auto_rollback", "auto_init"])
+@pytest.mark.parametrize("value", ["yes", 1.0, None, object()])
+def test_a_flag_is_a_bool_or_a_policy(flag: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{flag} must be True, False or .* Received: {flag}="):
+        GradientMonitor(None, **{flag: value})
+
+
+def test_what_a_flag_asks_for() -> None:
+    assert policy("auto_clip", False, CLIPPING) is None
+    assert policy("auto_clip", True, CLIPPING) == ZScoreClipping()
+    given = NormClipping(2.0)
+    assert policy("auto_clip", given, CLIPPING) is given

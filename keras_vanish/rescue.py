@@ -126,6 +126,10 @@ class Rescue:
         self._updates = updates
         if not self.asked:
             return
+        if model.built and not optimizer.built:
+            # As the first step would: a snapshot without its slots could not take them back.
+            with keras.name_scope(optimizer.name, caller=optimizer):
+                optimizer.build(model.trainable_variables)
         if self._init is not None:
             self._start = Snapshot(model, optimizer) if fresh else None
             self._protected = pretrained(model) if fresh else frozenset()
@@ -213,9 +217,7 @@ class Rescue:
             yield Intervention(
                 step=planned.step,
                 action="refuse_reinitialization",
-                reason=f"{planned.reason}; but the model has been trained before this fit",
-                before={},
-                after={},
+                reason=f"{planned.reason} But the model has been trained before this fit.",
             )
         else:
             self._pending = planned
@@ -229,6 +231,15 @@ class Rescue:
         found = reinitialize(self._model, x, protect=protect, seed=self._seed)
         self._seed += 1
         self._model.reset_metrics()
+        if not found.touched:
+            return Intervention(
+                step=planned.step,
+                action="refuse_reinitialization",
+                reason=(
+                    f"{planned.reason} But every layer is left alone: pretrained, protected, "
+                    "frozen, or without a kernel."
+                ),
+            )
         if self._rollback is not None:
             self._kept = [Snapshot(self._model, self._optimizer)]
             self._rollback_state = self._rollback.begin()

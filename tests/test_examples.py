@@ -18,8 +18,10 @@ EXAMPLES = ROOT / "examples"
 VERDICTS = {
     "custom_loop": {".": "healthy"},
     "deep_cnn": {".": "healthy"},
+    "deep_sigmoid_rescued": {"rescued": "healthy", "untouched": "vanishing"},
     "demo": {"healthy": "healthy", "vanishing": "vanishing"},
     "encoder_decoder": {".": "healthy"},
+    "nan_rescued": {"rescued": "healthy", "untouched": "nonfinite"},
     "quickstart": {".": "healthy"},
     "rnn_time_series": {".": "healthy"},
     "transfer_learning": {".": "healthy"},
@@ -67,12 +69,25 @@ def test_an_example_is_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 80
 
 
-@pytest.mark.parametrize("name", sorted(VERDICTS.keys() - {"demo"}))
+@pytest.mark.parametrize("name", sorted(n for n, found in VERDICTS.items() if set(found) == {"."}))
 def test_an_example_learns_and_is_healthy(name: str, tmp_path: Path) -> None:
     log_dir = tmp_path / "logs"
     printed = run(name, log_dir)
     check_runs(name, printed, log_dir)
     assert all(percent >= 80 for percent in accuracies(printed)[-1:])
+
+
+@pytest.mark.parametrize("name", ["deep_sigmoid_rescued", "nan_rescued"])
+def test_a_flag_rescues_a_run(name: str, tmp_path: Path) -> None:
+    log_dir = tmp_path / "logs"
+    printed = run(name, log_dir)
+    check_runs(name, printed, log_dir)
+    untouched, rescued = accuracies(printed)
+    assert untouched <= 30
+    assert rescued >= 95
+    journal = log_dir / "rescued" / "gradients" / "interventions.jsonl"
+    assert f": {journal}\n" in printed
+    assert printed.count("GradientMonitor: ") == len(journal.read_text().splitlines())
 
 
 def test_the_demo_vanishes_and_does_not(tmp_path: Path) -> None:

@@ -241,6 +241,16 @@ def test_a_deep_sigmoid_network_begins_to_learn(options: dict[str, Any]) -> None
     assert done.after != done.before
 
 
+def test_slots_are_those_of_the_start_again() -> None:
+    # Nothing builds this optimizer before the first step.
+    model = net(keras.optimizers.SGD(0.01, momentum=0.9), 8, "linear", keras.initializers.RandomNormal(stddev=2.0))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), model.loss)
+    monitor = GradientMonitor(None, update_freq=5, auto_clip=True, auto_init=True)
+    found = fit(model, monitor, epochs=2)
+    assert "reinitialize" in actions(monitor)
+    assert found.history["loss"][-1] < 2.0
+
+
 def test_protected_layers_keep_their_weights() -> None:
     model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
     kernel = model.layers[2].kernel.numpy()
@@ -259,6 +269,16 @@ def test_a_model_that_was_trained_before_is_not_reinitialised() -> None:
     fit(model, monitor, epochs=2)
     assert actions(monitor) == ["refuse_reinitialization"]
     assert "trained before" in monitor.interventions[0].reason
+
+
+def test_pretrained_layers_keep_their_weights() -> None:
+    model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
+    for layer in model.layers:
+        layer.bias.assign(layer.bias + 0.1)
+    monitor = GradientMonitor(None, update_freq=5, auto_init=True)
+    fit(model, monitor)
+    assert actions(monitor) == ["refuse_reinitialization"]
+    assert "pretrained" in monitor.interventions[0].reason
 
 
 def test_a_dry_run_only_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,10 @@ from keras_vanish.scores import THRESHOLD
 #: A run whose smoothed loss fell by more than this share of its first level has begun to learn.
 BEGUN = 0.05
 
+#: Where outputs are far too large, the loss is that of a few samples, and what the input seems to
+#: save of it is chance. There this share of it, the mean of two readings, has been learned.
+_SURELY = 0.5
+
 #: How many losses in a row, from the first one on, must not be finite.
 _NONFINITE = 3
 
@@ -41,6 +45,8 @@ class ReinitializationState:
         applied: Whether one was.
         grown: Whether the gradients grew towards the input in the first reading since then.
         refused: Whether a refusal was reported.
+        share: What looking at the input saved of the loss, at the last reading that tells.
+        best: The largest mean of two readings that follow each other.
         born: What was wrong with the units at the first reading since then; None before it.
         ruined: For how many looks something else has been.
     """
@@ -54,6 +60,8 @@ class ReinitializationState:
     applied: bool = False
     grown: bool | None = None
     refused: bool = False
+    share: float = math.nan
+    best: float = -math.inf
     born: str | None = None
     ruined: int = 0
 
@@ -136,6 +144,9 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
     if grown is None and look.diagnosis is not None:
         grown = _grown(look.diagnosis)
     applied = state.applied or not log.stalled
+    share = math.nan
+    if look.diagnosis is not None:
+        share = scores.learned_share(look.diagnosis.reading.probed)
     born = state.born
     if born is None and look.diagnosis is not None:
         born = look.lost
@@ -148,6 +159,9 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
         step=look.step,
         applied=applied,
         grown=grown,
+        share=state.share if math.isnan(share) else share,
+        # NaN is not larger than anything.
+        best=max(state.best, (state.share + share) / 2),
         born=born,
         ruined=state.ruined + 1 if look.lost and look.lost != born else 0,
     )
@@ -184,6 +198,8 @@ def _sick(state: ReinitializationState, look: Look) -> str:
 
 def _begun(state: ReinitializationState, look: Look) -> str:
     """Why the run is held to have begun to learn; empty if it has not."""
+    if state.grown and not math.isnan(state.share) and state.best < _SURELY:
+        return ""
     if look.learned:
         return "the run has learned something of its input"
     if look.learned is None and state.trend.fallen > BEGUN:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,3 +206,20 @@ def test_protect_holds_layers_or_names(layer: Any) -> None:
 def test_attempts_are_checked() -> None:
     with pytest.raises(ValueError, match="attempts must be a whole number, at least 1. Received"):
         Reinitialization(attempts=0)
+
+
+def test_what_is_saved_by_chance_while_gradients_grow_is_not_learning(
+    make_look: MakeLook, make_probed: MakeProbed
+) -> None:
+    def looks(loss: float) -> list[Look]:
+        probed = make_probed(rms=GROWING, loss=loss, shuffled_loss=1e6)
+        return [make_look(rms=GROWING, learned=True, probed=probed)] * 9
+
+    assert actions(run(looks(7e5)))[:1] == ["reinitialize"]
+    assert actions(run(looks(4e5))) == ["reinitialize"]  # One reading is not enough.
+    state = POLICY.begin()
+    for look in looks(4e5):
+        state, _ = POLICY.decide(state, replace(look, verdict="unknown"))
+    _, act = POLICY.decide(state, looks(4e5)[0])
+    assert act is not None
+    assert act.action == "refuse_reinitialization"

@@ -190,7 +190,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 wanted=self._capture.wanted,
                 before=self._before_call,
                 after=self._after_call,
-                removed=self._close_writer,
+                removed=self._end,
                 wrap_other=self._capture.wrap_unread if guarded else None,
             )
             self._watched = watched
@@ -279,7 +279,7 @@ class GradientMonitor(keras.callbacks.Callback):
                     "within the block.",
                 )
             self._capture = None
-            self._close_writer()
+            self._end()
 
     def step(self) -> None:
         """Tells the monitor that a custom loop has finished a train step."""
@@ -300,7 +300,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def _begin(self, model: Any, optimizer: Any) -> None:
         assert self._capture is not None
         updates = self._capture.updates()
-        self._rescue.begin(model, optimizer, updates)
+        self._rescue.begin(model, optimizer, updates, gives_batches=self._function is not None)
         # The step axis goes on where the last reading left it, also when the model was
         # compiled anew and its optimizer begins at 0.
         self._offset = 0
@@ -413,7 +413,8 @@ class GradientMonitor(keras.callbacks.Callback):
             self._warned.add(about)
             warnings.warn(message, stacklevel=3)
 
-    def _close_writer(self) -> None:
+    def _end(self) -> None:
+        self._rescue.end()
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(Exception):

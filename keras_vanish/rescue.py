@@ -86,6 +86,8 @@ class Rescue:
         self._firing = False
         self._refused = False
         self._seed = 0
+        self._gives_batches = self._fresh = False
+        self._taken = True
         self._updates = 0
 
     @property
@@ -112,7 +114,7 @@ class Rescue:
         )
         return self._interior
 
-    def begin(self, model: Any, optimizer: Any, updates: int) -> None:
+    def begin(self, model: Any, optimizer: Any, updates: int, gives_batches: bool) -> None:
         """Takes the model whose `fit` begins.
 
         Args:
@@ -120,23 +122,39 @@ class Rescue:
             optimizer: Its optimizer.
             updates: How many updates the optimizer has applied; 0 for a model that has not
                 been trained before, as far as that can be told.
+            gives_batches: Whether `before` is going to be called.
         """
-        fresh = updates == 0
+        self._fresh = updates == 0
         self._model, self._optimizer = model, optimizer
         self._updates = updates
-        if not self.asked:
+        self._pending = None
+        self._gives_batches = gives_batches
+        self._taken = not self.asked
+        self._set_factor()
+        if model.built:
+            self._take()
+
+    def _take(self) -> None:
+        """Notes the state before the first step; called again, it does nothing."""
+        if self._taken:
             return
-        if model.built and not optimizer.built:
-            # As the first step would: a snapshot without its slots could not take them back.
+        self._taken = True
+        model, optimizer = self._model, self._optimizer
+        if not optimizer.built:
+            # As the first step would: without its slots they could not be taken back.
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(model.trainable_variables)
-        if self._init is not None:
-            self._start = Snapshot(model, optimizer) if fresh else None
-            self._protected = pretrained(model) if fresh else frozenset()
+        if self._init is not None and self._fresh:
+            self._start = Snapshot(model, optimizer)
+            self._protected = pretrained(model)
         if self._rollback is not None:
             self._kept = [Snapshot(model, optimizer)]
-        self._set_factor()
         self._set_limits()
+
+    def end(self) -> None:
+        """Lets go of the model and of what was kept of it."""
+        self._model = self._optimizer = self._start = None
+        self._kept = []
 
     def before(self, iterator: Any, steps: int) -> tuple[Any, list[Intervention]]:
         """Does what needs a batch: the iterator of the next call, and what was done.
@@ -145,13 +163,23 @@ class Rescue:
             iterator: What the train function is about to be called with.
             steps: How many batches it takes from it.
         """
-        if self._pending is None:
+        if self._taken and self._pending is None:
             return iterator, []
         batches = list(itertools.islice(_until_end(iterator), steps))
         if not batches:
             raise StopIteration
+        if not self._taken:
+            _build(self._model, batches[0])
+            self._take()
+        if self._pending is None:
+            return _iterator(batches, iterator), []
         planned, self._pending = self._pending, None
-        done = self._reinitialized(planned, batches[0])
+        try:
+            done = self._reinitialized(planned, batches[0])
+        except Exception as error:
+            assert self._start is not None
+            self._start.restore()
+            done = _refused(planned, f"it failed: {error!r}")
         return _iterator(batches, iterator), [done]
 
     def look(
@@ -176,6 +204,7 @@ class Rescue:
         """
         if not self.asked or self._pending is not None:
             return [], {}
+        self._take()
         log, numbers = self._log(updates)
         look = Look(step, diagnosis, verdict, learned, log)
         done = [*self._clip_account(look), *self._acts(look)]
@@ -210,17 +239,15 @@ class Rescue:
     def _planned(self, planned: Intervention) -> Iterator[Intervention]:
         if planned.action != "reinitialize" or self._dry_run:
             yield self._marked(planned)
-        elif self._start is None:
-            if self._refused:
-                return
-            self._refused = True
-            yield Intervention(
-                step=planned.step,
-                action="refuse_reinitialization",
-                reason=f"{planned.reason} But the model has been trained before this fit.",
-            )
-        else:
+            return
+        if self._start is not None and self._gives_batches:
             self._pending = planned
+        elif not self._refused:
+            self._refused = True
+            why = "the model has been trained before this fit"
+            if not self._gives_batches:
+                why = "a custom training loop does not hand over its batches"
+            yield _refused(planned, why)
 
     def _reinitialized(self, planned: Intervention, batch: Any) -> Intervention:
         assert self._start is not None
@@ -232,14 +259,8 @@ class Rescue:
         self._seed += 1
         self._model.reset_metrics()
         if not found.touched:
-            return Intervention(
-                step=planned.step,
-                action="refuse_reinitialization",
-                reason=(
-                    f"{planned.reason} But every layer is left alone: pretrained, protected, "
-                    "frozen, or without a kernel."
-                ),
-            )
+            why = "every layer is left alone: pretrained, protected, frozen, or without a kernel"
+            return _refused(planned, why)
         if self._rollback is not None:
             self._kept = [Snapshot(self._model, self._optimizer)]
             self._rollback_state = self._rollback.begin()
@@ -287,11 +308,12 @@ class Rescue:
     def _clip_account(self, look: Look) -> Iterator[Intervention]:
         log = look.log
         if log.skipped:
+            steps = max(log.skipped, len(log.norms))
             yield self._marked(
                 Intervention(
                     step=look.step,
                     action="skip",
-                    reason=f"NaN or Inf in the gradient, in {log.skipped} of {max(log.skipped, len(log.norms))} steps",
+                    reason=f"NaN or Inf in the gradient, in {log.skipped} of {steps} steps",
                     before={},
                     after={"skipped": float(log.skipped)},
                 )
@@ -357,6 +379,19 @@ class Rescue:
             norm = float(tf.linalg.global_norm(weights)) if weights else 0.0
             reach = reach * norm if 0 < norm < math.inf else math.inf
         guard.limit(limits.fires_above, limits.clips_to, reach)
+
+
+def _refused(planned: Intervention, why: str) -> Intervention:
+    reason = f"{planned.reason} But {why}."
+    return Intervention(planned.step, "refuse_reinitialization", reason)
+
+
+def _build(model: Any, batch: Any) -> None:
+    """Makes the weights of a model that has none before its first step."""
+    x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    model(tf.nest.map_structure(lambda tensor: tensor[:1], x))
+    # Losses that layers added belong to no step.
+    model._clear_losses()
 
 
 def _until_end(iterator: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from keras_vanish import GradientMonitor
+from keras_vanish import GradientMonitor, rescue
 from keras_vanish.interventions import (
     AdaptiveClipping,
     Intervention,
@@ -243,12 +243,53 @@ def test_a_deep_sigmoid_network_begins_to_learn(options: dict[str, Any]) -> None
 
 def test_slots_are_those_of_the_start_again() -> None:
     # Nothing builds this optimizer before the first step.
-    model = net(keras.optimizers.SGD(0.01, momentum=0.9), 8, "linear", keras.initializers.RandomNormal(stddev=2.0))
+    model = net(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        8,
+        "linear",
+        keras.initializers.RandomNormal(stddev=2.0),
+    )
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), model.loss)
     monitor = GradientMonitor(None, update_freq=5, auto_clip=True, auto_init=True)
     found = fit(model, monitor, epochs=2)
     assert "reinitialize" in actions(monitor)
     assert found.history["loss"][-1] < 2.0
+
+
+class Late(keras.Model):
+    """Has no weights before its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = [L.Dense(24, "sigmoid") for _ in range(8)]
+        self.head = L.Dense(10)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        for layer in self.inner:
+            x = layer(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_model_that_is_built_in_its_first_step(eager: bool) -> None:
+    keras.utils.set_random_seed(0)
+    model = Late()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(5.0), loss, run_eagerly=eager)
+    starts: list[Array] = []
+
+    class Note(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            assert not model.built
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            starts.append(model.get_weights()[0])
+
+    monitor = GradientMonitor(None, update_freq=1, auto_rollback=True)
+    fit(model, monitor, Note(), steps=2)
+    assert actions(monitor)[0] == "roll_back"
+    # Before the first step they were small; after it, 5 apart from that.
+    assert np.abs(starts[0]).max() < 1
 
 
 def test_protected_layers_keep_their_weights() -> None:
@@ -310,6 +351,39 @@ def test_the_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "re-initialised" in monitor.summary(width=200)
 
 
+def test_a_failure_to_reinitialise_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: Any, *args: Any, **options: Any) -> Any:
+        model.layers[0].kernel.assign(model.layers[0].kernel * 0)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(rescue, "reinitialize", fail)
+    model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
+    kernel = model.layers[0].kernel.numpy()
+    monitor = GradientMonitor(None, update_freq=5, auto_init=True)
+    fit(model, monitor)
+    assert actions(monitor)[0] == "refuse_reinitialization"
+    assert "broken" in monitor.interventions[0].reason
+    np.testing.assert_allclose(model.layers[0].kernel.numpy(), kernel, atol=0.01)
+
+
+@ARRAY
+def test_callbacks_that_save_go_on(tmp_path: Path) -> None:
+    x = X.copy()
+    x[32 * 11 + 3] = np.nan
+    model = net(keras.optimizers.Adam(3.0))
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    monitor = GradientMonitor(None, update_freq=5, **ALL)
+    fit(model, monitor, saving, backup, x=x, epochs=2)
+    assert {"roll_back", "skip"} <= set(actions(monitor))
+    loaded = keras.saving.load_model(tmp_path / "2.keras")
+    for one, other in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    again = net(keras.optimizers.Adam(3.0))
+    history = fit(again, GradientMonitor(None, update_freq=5, **ALL), backup, epochs=3)
+    assert history.epoch == [2]
+
+
 def test_a_failure_of_a_policy_is_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(keras.optimizers.Adam(0.01))
     monitor = GradientMonitor(None, update_freq=5, auto_lr=True)
@@ -324,8 +398,10 @@ def test_a_failure_of_a_policy_is_one_warning(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_custom_loop_is_guarded() -> None:
-    model = net(keras.optimizers.SGD(0.1))
-    monitor = GradientMonitor(None, update_freq=2, auto_clip=NormClipping(0.01), auto_lr=True)
+    model = net(keras.optimizers.SGD(0.1), 8, "sigmoid", "glorot_uniform")
+    monitor = GradientMonitor(
+        None, update_freq=2, auto_clip=NormClipping(0.01), auto_lr=True, auto_init=True
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function
@@ -340,6 +416,7 @@ def test_a_custom_loop_is_guarded() -> None:
             train_step(X[place : place + 32], Y[place : place + 32])
             monitor.step()
     assert actions(monitor)[0] == "clip"
+    assert "custom training loop" in monitor.interventions[1].reason
 
 
 @pytest.mark.parametrize("flag", ["auto_clip", "auto_lr", "auto_rollback", "auto_init"])

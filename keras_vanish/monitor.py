@@ -355,7 +355,8 @@ class GradientMonitor(keras.callbacks.Callback):
     def _account(self, done: list[Intervention]) -> None:
         for intervention in done:
             self.interventions.append(intervention)
-            print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
+            with contextlib.suppress(OSError, ValueError):  # A terminal that is closed.
+                print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
         if done and self.log_dir is not None:
             self._written(lambda writer: writer.write_interventions(done))
 

@@ -71,7 +71,8 @@ class Rescue:
         self._init: Reinitialization | None = init
         self._dry_run = dry_run
         # Adaptive clipping needs no history.
-        self._clip_state = clipping.begin() if hasattr(clipping, "begin") else None
+        self._with_history = clipping is not None and not isinstance(clipping, AdaptiveClipping)
+        self._clip_state = clipping.begin() if self._with_history else None
         self._rate_state = None if rate is None else rate.begin()
         self._rollback_state = None if rollback is None else rollback.begin()
         self._init_state = None if init is None else init.begin()
@@ -208,7 +209,7 @@ class Rescue:
         log, numbers = self._log(updates)
         look = Look(step, diagnosis, verdict, learned, log)
         done = [*self._clip_account(look), *self._acts(look)]
-        if hasattr(self._clipping, "after"):
+        if self._with_history:
             self._clip_state = self._clipping.after(self._clip_state, log.norms)
         self._set_limits()
         return done, numbers
@@ -219,9 +220,9 @@ class Rescue:
             self._init_state, planned = self._init.decide(self._init_state, look)
             if planned is not None:
                 yield from self._planned(planned)
-                if planned.action == "reinitialize":
+                if self._pending is not None:
                     return
-            if look.learned and self._start is not None:
+            if look.learned and look.verdict == "healthy":
                 self._start = None  # It is not going to be needed: memory for training.
         if self._rollback is not None and self._rollback_state is not None:
             self._rollback_state, decision = self._rollback.decide(self._rollback_state, look)
@@ -267,7 +268,7 @@ class Rescue:
         if self._rate is not None and self._rate_state is not None:
             # A rate that was too large for the old weights may be so for the new ones.
             self._rate_state = self._rate.forget(self._rate_state)
-        if hasattr(self._clipping, "begin"):
+        if self._with_history:
             self._clip_state = self._clipping.begin()
         self._set_limits()
         return Intervention(
@@ -281,8 +282,8 @@ class Rescue:
     def _rolled_back(self, decision: Any) -> Intervention:
         if not self._dry_run:
             if decision.restore or decision.stop:
-                # One that has been restored before and led here again was not good.
                 self._kept[-1].restore()
+                # If it leads here again, it was not good.
                 if len(self._kept) > 1:
                     self._kept.pop()
                 self._model.reset_metrics()

@@ -32,7 +32,8 @@ class Snapshot:
     def finite(self) -> bool:
         """Whether no floating-point value is NaN or Inf; waits for the device."""
         floats = [value for _, value in self._values if value.dtype.is_floating]
-        return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in floats)
+        finite = [tf.reduce_all(tf.math.is_finite(value)) for value in floats]
+        return bool(tf.reduce_all(tf.stack(finite))) if finite else True
 
 
 def _state(model: Any, optimizer: Any) -> Iterator[Any]:

@@ -27,8 +27,8 @@ _NONFINITE = 3
 #: scale in fewer.
 _STALLED = 40
 
-#: How many looks there are at least between two attempts.
-_LOOKS = 5
+#: How many looks there are at least between two attempts, and how many steps.
+_LOOKS, _STEPS = 5, 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ReinitializationState:
         done: How often the run was re-initialised.
         step: Of the look before.
         looks: Looks since it was done, or since the beginning.
+        since: Steps since then.
         losses: Losses seen since then, finite or not.
         stalled: For how many steps since then no update was applied; 0 once one was.
         applied: Whether one was.
@@ -55,6 +56,7 @@ class ReinitializationState:
     done: int = 0
     step: int = 0
     looks: int = 0
+    since: int = 0
     losses: int = 0
     stalled: int = 0
     applied: bool = False
@@ -131,7 +133,8 @@ class Reinitialization:
                 look.step, "refuse_reinitialization", f"{reason} But {begun}.", figures
             )
             return replace(state, refused=True), refusal
-        if state.done >= self.attempts or (state.done and state.looks < _LOOKS):
+        soon = state.looks < _LOOKS or state.since < _STEPS
+        if state.done >= self.attempts or (state.done and soon):
             return state, None
         act = Intervention(
             look.step, "reinitialize", f"{reason} Nothing has been learned yet.", figures
@@ -144,7 +147,7 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
     if grown is None and look.diagnosis is not None:
         grown = _grown(look.diagnosis)
     applied = state.applied or not log.stalled
-    share = math.nan
+    share, steps = math.nan, look.steps_since(state.step)
     if look.diagnosis is not None:
         share = scores.learned_share(look.diagnosis.reading.probed)
     born = state.born
@@ -155,7 +158,8 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
         trend=state.trend.after(log.losses),
         looks=state.looks + 1,
         losses=state.losses + len(log.losses),
-        stalled=0 if applied else state.stalled + look.steps_since(state.step),
+        stalled=0 if applied else state.stalled + steps,
+        since=state.since + steps,
         step=look.step,
         applied=applied,
         grown=grown,

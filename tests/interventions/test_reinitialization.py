@@ -154,9 +154,13 @@ def test_it_waits_while_the_probe_may_still_tell(make_look: MakeLook) -> None:
 
 
 def test_it_is_done_twice_at_most_and_not_at_once(make_look: MakeLook) -> None:
-    looks = [make_look(rms=VANISHING, learned=False)] * 30
-    found = run(looks)
-    assert [place for place, act in enumerate(found) if act] == [0, 5]
+    def places(apart: int) -> list[int]:
+        looks = [make_look(step=apart * n, rms=VANISHING, learned=False) for n in range(30)]
+        return [place for place, act in enumerate(run(looks)) if act]
+
+    assert places(100) == [0, 5]
+    assert places(10) == [0, 20]
+    looks = [make_look(step=100 * n, rms=VANISHING, learned=False) for n in range(30)]
     assert len(actions(run(looks, Reinitialization(attempts=1)))) == 1
 
 

@@ -287,9 +287,10 @@ class Rescue:
                 if len(self._kept) > 1:
                     self._kept.pop()
                 self._model.reset_metrics()
-                self._rollback_factor *= decision.factor
                 if self._rate is not None and self._rate_state is not None:
-                    self._rate_state = self._rate.forget(self._rate_state)
+                    self._rate_state = self._rate.lowered(self._rate_state, decision.factor)
+                else:
+                    self._rollback_factor *= decision.factor
                 self._set_factor()
             if decision.stop:
                 self._model.stop_training = True

@@ -23,6 +23,10 @@ _LEAST = 1e-4
 #: How many updates tell whether the guard clips most of them.
 _CLIPPED_UPDATES = 20
 
+#: A cut below this share is checked at the next look; it was too much where updates are below
+#: this share of what it aimed at.
+_MUCH = 0.1
+
 #: A rate that was lowered because of the size of its updates is restored to so many times that.
 _ROOM = 10.0
 
@@ -48,6 +52,7 @@ class RateState:
         looks: For how many looks.
         ratio: The median update ratio at the last look without trouble; NaN before one.
         raisable: Whether the rate may be raised: it never had to be lowered.
+        unchecked: Whether it was lowered by much and no update has been seen since.
     """
 
     factor: float = 1.0
@@ -66,6 +71,7 @@ class RateState:
     looks: int = 0
     ratio: float = math.nan
     raisable: bool = True
+    unchecked: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class LearningRateControl:
       `aim`, and the loss does not fall;
     - to `cut` of what it is where the loss diverges, and where it oscillates and nothing is
       learned.
+
+    A cut to less than a tenth is checked at the next look, and corrected if updates are far below
+    `aim` then: the batch that called for it was an odd one.
 
     After `calm` steps without trouble it is doubled, up to 1; where its updates were as large as
     the weights, up to ten times what it was lowered to. It is raised above 1, by a factor of ten
@@ -138,6 +147,25 @@ class LearningRateControl:
             looks=0,
         )
 
+    def lowered(self, state: RateState, share: float) -> RateState:
+        """The state after the run was taken back, and the rate lowered with it.
+
+        It is restored as if it had been lowered here.
+
+        Args:
+            state: The state before.
+            share: What the rate was multiplied by.
+        """
+        factor = max(self.lowest, state.factor * share)
+        ceiling = min(state.ceiling, _ROOM * factor)
+        return replace(
+            self.forget(state),
+            factor=factor,
+            ceiling=ceiling,
+            raisable=False,
+            unchecked=share < _MUCH,
+        )
+
     def decide(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
         """The next state, and what is done to the rate, if anything.
 
@@ -166,7 +194,13 @@ class LearningRateControl:
             return self._change(state, look, factor, "lower_rate", reason)
         if 0 < look.unclipped_ratio < math.inf:
             state = replace(state, ratio=look.unclipped_ratio)
-        if state.quiet < self.calm or not _calm(look):
+        if not _calm(look):
+            return state, None
+        if state.unchecked:
+            state = replace(state, unchecked=False)
+            if 0 < look.update_ratio < _MUCH * self.aim:
+                return self._correct(state, look)
+        if state.quiet < self.calm:
             return state, None
         state = replace(state, before=math.nan, level=math.nan, cuts=0)
         if state.factor < state.ceiling:
@@ -193,6 +227,14 @@ class LearningRateControl:
             )
             return self._change(state, look, factor, "raise_rate", reason)
         return state, None
+
+    def _correct(self, state: RateState, look: Look) -> tuple[RateState, Intervention]:
+        """Takes back what a cut was too much: the batch that called for it was an odd one."""
+        ratio = look.update_ratio
+        factor = min(1.0, state.factor * self.aim / (2 * ratio))
+        state = replace(state, ceiling=min(1.0, max(state.ceiling, _ROOM * factor)))
+        reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
+        return self._change(state, look, factor, "restore_rate", reason)
 
     def _seen(self, state: RateState, look: Look) -> RateState:
         log, steps = look.log, look.steps_since(state.step)
@@ -287,6 +329,7 @@ class LearningRateControl:
             # What was seen of the loss at the old rate does not count against the new one.
             trend=state.trend.restored() if down else state.trend,
             raisable=state.raisable and not down,
+            unchecked=factor < _MUCH * state.factor,
         )
         if down:
             state = replace(state, before=math.nan, level=math.nan)

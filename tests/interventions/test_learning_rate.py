@@ -208,7 +208,7 @@ def test_trouble_on_probation_takes_it_back_for_good(make_look: MakeLook) -> Non
 
 
 def test_restoring_stays_near_what_large_updates_were_lowered_to(make_look: MakeLook) -> None:
-    looks = [make_look(ratio=40.0), *[make_look(losses=CALM, ratio=1e-4)] * 300]
+    looks = [make_look(ratio=40.0), *[make_look(losses=CALM, ratio=1e-3)] * 300]
     state, done = run(looks)
     assert state.factor == pytest.approx(10 * 0.01 / 40)
     assert set(actions(done[1:])) == {"restore_rate"}
@@ -291,7 +291,7 @@ def test_a_run_that_had_to_be_lowered_is_not_raised(make_look: MakeLook) -> None
     looks = [make_look(ratio=40.0), *[starved(make_look, rate=1e-4)] * 300]
     state, done = run(looks)
     assert "raise_rate" not in actions(done)
-    assert state.factor < 1.0
+    assert state.factor <= 1.0
 
 
 # What holds in general.
@@ -365,6 +365,37 @@ def test_a_run_that_was_taken_back_is_judged_anew(make_look: MakeLook) -> None:
     assert CONTROL.decide(forgotten, make_look(losses=[9.0] * 19))[1] is None
     assert forgotten.factor == state.factor
     assert forgotten.trend.first == 2.0
+
+
+def test_a_cut_that_was_too_much_is_corrected_once(make_look: MakeLook) -> None:
+    def after(ratio: float, share: float = 1e-4) -> list[float]:
+        state, factors = CONTROL.lowered(CONTROL.begin(), share), []
+        for step in (10, 20, 30):
+            look = make_look(step=step, losses=[1.0] * 10, ratio=ratio, rate=0.1 * state.factor)
+            state, act = CONTROL.decide(state, look)
+            factors.append(state.factor)
+            assert act is None or "lowered too far" in act.reason
+        return factors
+
+    assert after(0.01) == [1e-4] * 3
+    assert after(1e-4) == pytest.approx([5e-3] * 3)
+    assert after(1e-9) == [1.0] * 3
+    assert after(1e-9, share=0.5) == [0.5] * 3
+
+
+def test_what_a_rollback_lowered_is_restored_too(make_look: MakeLook) -> None:
+    state = CONTROL.lowered(CONTROL.begin(), 0.01)
+    assert state.factor == 0.01
+    factors = []
+    for step in range(0, 3000, 10):
+        look = make_look(step=step, losses=[1.0] * 10, rate=0.1 * state.factor)
+        state, act = CONTROL.decide(state, look)
+        if act is not None:
+            assert act.action == "restore_rate"
+            factors.append(round(state.factor, 3))
+    # Not to what it was, but to ten times what it was lowered to.
+    assert factors == [0.02, 0.04, 0.08, 0.1]
+    assert CONTROL.lowered(state, 1e-9).factor == CONTROL.lowest
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _CLIPPED_UPDATES = 20
 _MUCH = 0.1
 
 #: A rate that was lowered because of the size of its updates is restored to so many times that.
-_ROOM = 10.0
+_ROOM = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class LearningRateControl:
     `aim` then: the batch that called for it was an odd one.
 
     After `calm` steps without trouble it is doubled, up to 1; where its updates were as large as
-    the weights, up to ten times what it was lowered to. It is raised above 1, by a factor of ten
+    the weights, up to twice what it was lowered to. It is raised above 1, by a factor of ten
     at most, where the run is starved evenly: healthy by depth, all update ratios below `tiny`,
     nothing learned, the loss no lower, and no warm-up going on. Restoring and raising are on
     probation for `calm` steps: if trouble comes back, or the loss rises after a raise, that is
@@ -150,18 +150,17 @@ class LearningRateControl:
     def lowered(self, state: RateState, share: float) -> RateState:
         """The state after the run was taken back, and the rate lowered with it.
 
-        It is restored as if it had been lowered here.
+        There it stays, unless that was too much: what threw a run off once does it again.
 
         Args:
             state: The state before.
             share: What the rate was multiplied by.
         """
         factor = max(self.lowest, state.factor * share)
-        ceiling = min(state.ceiling, _ROOM * factor)
         return replace(
             self.forget(state),
             factor=factor,
-            ceiling=ceiling,
+            ceiling=factor,
             raisable=False,
             unchecked=share < _MUCH,
         )
@@ -232,7 +231,7 @@ class LearningRateControl:
         """Takes back what a cut was too much: the batch that called for it was an odd one."""
         ratio = look.update_ratio
         factor = min(1.0, state.factor * self.aim / (2 * ratio))
-        state = replace(state, ceiling=min(1.0, max(state.ceiling, _ROOM * factor)))
+        state = replace(state, ceiling=max(state.ceiling, factor))
         reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
         return self._change(state, look, factor, "restore_rate", reason)
 

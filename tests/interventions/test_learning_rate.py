@@ -210,7 +210,7 @@ def test_trouble_on_probation_takes_it_back_for_good(make_look: MakeLook) -> Non
 def test_restoring_stays_near_what_large_updates_were_lowered_to(make_look: MakeLook) -> None:
     looks = [make_look(ratio=40.0), *[make_look(losses=CALM, ratio=1e-3)] * 300]
     state, done = run(looks)
-    assert state.factor == pytest.approx(10 * 0.01 / 40)
+    assert state.factor == pytest.approx(2 * 0.01 / 40)
     assert set(actions(done[1:])) == {"restore_rate"}
 
 
@@ -383,18 +383,13 @@ def test_a_cut_that_was_too_much_is_corrected_once(make_look: MakeLook) -> None:
     assert after(1e-9, share=0.5) == [0.5] * 3
 
 
-def test_what_a_rollback_lowered_is_restored_too(make_look: MakeLook) -> None:
+def test_what_a_rollback_lowered_stays(make_look: MakeLook) -> None:
     state = CONTROL.lowered(CONTROL.begin(), 0.01)
     assert state.factor == 0.01
-    factors = []
     for step in range(0, 3000, 10):
-        look = make_look(step=step, losses=[1.0] * 10, rate=0.1 * state.factor)
+        look = make_look(step=step, losses=[1.0] * 10, ratio=0.002, rate=0.1 * state.factor)
         state, act = CONTROL.decide(state, look)
-        if act is not None:
-            assert act.action == "restore_rate"
-            factors.append(round(state.factor, 3))
-    # Not to what it was, but to ten times what it was lowered to.
-    assert factors == [0.02, 0.04, 0.08, 0.1]
+        assert act is None
     assert CONTROL.lowered(state, 1e-9).factor == CONTROL.lowest
 
 

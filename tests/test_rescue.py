@@ -180,7 +180,7 @@ def test_a_rate_that_is_too_large_is_lowered_after_going_back() -> None:
     assert (first.step, first.action) == (0, "roll_back")
     assert first.after["learning_rate"] < 0.1
     # The optimizer is as it was found.
-    assert float(model.optimizer.learning_rate) == 3.0
+    assert model.optimizer.learning_rate.numpy() == 3.0
 
 
 #: Of Keras, where it converts variables.

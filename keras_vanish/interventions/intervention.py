@@ -47,6 +47,10 @@ _ALONG = 1.05
 _LET_THROUGH = 0.01
 
 
+#: The most figures that a sentence gives; all are in the record.
+_MOST_CHANGES = 3
+
+
 @dataclass(frozen=True)
 class Look:
     """What the policies are given, every `update_freq` steps.
@@ -172,12 +176,19 @@ class Intervention:
     def sentence(self) -> str:
         """One line for the user: what was done, the figures that changed, and why."""
         changes = [
-            f"{name.replace('_', ' ')} {self.before[name]:.3g} → {value:.3g}"
+            f"{self._label(name)} {self.before[name]:.3g} → {value:.3g}"
             for name, value in self.after.items()
             if name in self.before and value != self.before[name] and value == value
         ]
+        if len(changes) > _MOST_CHANGES:
+            rest = len(changes) - _MOST_CHANGES
+            changes = [*changes[:_MOST_CHANGES], f"and {rest} more"]
         figures = f" ({', '.join(changes)})" if changes else ""
         return f"Step {self.step}: {_WORDS[self.action][self.dry_run]}{figures}: {self.reason}"
+
+    def _label(self, name: str) -> str:
+        # New weights have the figures of layers, whose names stay as they are.
+        return name if self.action == "reinitialize" else name.replace("_", " ")
 
     def to_json(self) -> str:
         """One line of strict JSON: NaN becomes null, infinities become strings."""

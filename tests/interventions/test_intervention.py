@@ -157,3 +157,11 @@ def test_a_field_out_of_its_limits_is_refused(value: object) -> None:
         check_number("share", value, above=0.0, below=1.0)
     check_number("share", 0.5, above=0.0, below=1.0)
     check_number("share", 5, above=0.0)
+
+
+def test_a_sentence_gives_the_first_figures_only() -> None:
+    before = {f"dense_{n}": 1.0 for n in range(9)}
+    after = {name: 2.0 for name in before}
+    sentence = Intervention(3, "reinitialize", "because.", before, after).sentence()
+    assert "dense_2 1 → 2, and 6 more): because." in sentence
+    assert "dense_3" not in sentence

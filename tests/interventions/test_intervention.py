@@ -161,7 +161,7 @@ def test_a_field_out_of_its_limits_is_refused(value: object) -> None:
 
 def test_a_sentence_gives_the_first_figures_only() -> None:
     before = {f"dense_{n}": 1.0 for n in range(9)}
-    after = {name: 2.0 for name in before}
+    after = dict.fromkeys(before, 2.0)
     sentence = Intervention(3, "reinitialize", "because.", before, after).sentence()
     assert "dense_2 1 → 2, and 6 more): because." in sentence
     assert "dense_3" not in sentence

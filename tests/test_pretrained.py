@@ -33,14 +33,14 @@ def built(layer: Any, *shape: int) -> Any:
     return layer
 
 
-@pytest.mark.parametrize("initializer", INITIALIZERS, ids=str)
+@pytest.mark.parametrize("initializer", INITIALIZERS, ids=lambda made: type(made).__name__)
 @pytest.mark.parametrize("units", [1, 3, 64])
 def test_what_an_initialiser_gave(initializer: Any, units: int) -> None:
     layer = built(layers.Dense(units, kernel_initializer=initializer), 30)
     assert not looks_pretrained(layer)
 
 
-@pytest.mark.parametrize("initializer", INITIALIZERS, ids=str)
+@pytest.mark.parametrize("initializer", INITIALIZERS, ids=lambda made: type(made).__name__)
 def test_what_it_did_not_give(initializer: Any) -> None:
     layer = built(layers.Dense(64, kernel_initializer=initializer), 30)
     layer.kernel.assign(1.5 * layer.kernel.numpy() + 0.04)

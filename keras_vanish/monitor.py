@@ -171,7 +171,7 @@ class GradientMonitor(keras.callbacks.Callback):
             interior = self._rescue.interior(xla)
             # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
             # function runs on the steps that are not recorded, if the host can choose.
-            always = self._every == 1 or (xla and steps == 1)
+            always = xla and (self._every == 1 or steps == 1)
             self._capture = Capture(
                 model,
                 model.optimizer,

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.rate import RateFactor
-from keras_vanish.capture.replica import repeated
 from keras_vanish.capture.ring import Ring
 from keras_vanish.capture.update import Update
 from keras_vanish.capture.variables import unmanaged
@@ -114,26 +113,26 @@ class Guard:
             update: The step's update.
             factor: What the learning rate is multiplied by.
         """
-        gradients = repeated(update.gradients) if update.fused else list(update.gradients)
-        values = [tf.cast(_values(g), tf.float32) for g in gradients]
-        norm = tf.linalg.global_norm(values)
         rate = tf.cast(update.rate() if factor is None else factor.rate(update), tf.float32)
-        # Neither holds for NaN, nor where the squares overflow.
-        calm = norm * rate < self._reach
-        if self._unitwise:
+
+        def measured() -> tuple[tf.Tensor, tf.Tensor]:
+            gradients = update.again(update.gradients)
+            norm = tf.linalg.global_norm([tf.cast(_values(g), tf.float32) for g in gradients])
+            # Neither holds for NaN, nor where the squares overflow.
+            calm = norm * rate < self._reach
+            if not self._unitwise:
+                return tf.logical_and(calm, norm < self._fires_above), norm
+            dense = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in gradients]
             ratios = [
-                tf.reduce_max(_unit_ratios(tf.cast(g, tf.float32), w, self._smallest))
-                for g, w in zip(map(tf.convert_to_tensor, gradients), update.read_weights())
+                tf.reduce_max(_unit_ratios(gradient, weight, self._smallest))
+                for gradient, weight in zip(dense, update.read_weights())
             ]
-            calm = tf.logical_and(calm, tf.reduce_max(tf.stack(ratios)) < self._fires_above)
-        else:
-            calm = tf.logical_and(calm, norm < self._fires_above)
-        if update.last is not None:
-            # A part of an update may be as large as it likes, if it is finite.
-            finite_part = tf.logical_and(tf.math.is_finite(norm), tf.logical_not(update.last))
-            calm = tf.logical_or(calm, finite_part)
+            largest = tf.reduce_max(tf.stack(ratios))
+            return tf.logical_and(calm, largest < self._fires_above), norm
 
         def closer() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            gradients = update.again(update.gradients)
+            values = [tf.cast(_values(gradient), tf.float32) for gradient in gradients]
             finite = tf.reduce_all(
                 tf.stack([tf.reduce_all(tf.math.is_finite(value)) for value in values])
             )
@@ -149,6 +148,16 @@ class Guard:
             nan = tf.constant(math.nan)
             return finite, tf.where(finite, coefficient, 1.0), tf.where(finite, safe, nan)
 
+        if update.fused:
+            calm, norm = measured()
+        else:
+            # Always so; within a branch the gradients can be read unnoticed.
+            unread = tf.constant(False), tf.constant(math.nan)
+            calm, norm = tf.cond(self._reach >= 0, measured, lambda: unread)
+        if update.last is not None:
+            # A part of an update may be as large as it likes, if it is finite.
+            finite_part = tf.logical_and(tf.math.is_finite(norm), tf.logical_not(update.last))
+            calm = tf.logical_or(calm, finite_part)
         finite, coefficient, norm = tf.cond(
             calm, lambda: (tf.constant(True), tf.constant(1.0), norm), closer
         )

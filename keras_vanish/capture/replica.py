@@ -1,10 +1,12 @@
-"""Reads tensors so that XLA compiles the computation they come from as if unread.
+"""Reads tensors so that the computation they come from is compiled as if unread.
 
 XLA fuses the last elementwise operations of a gradient into the optimizer's update,
-where a multiplication and an addition become one, rounded once. A tensor that something
-else reads too is rounded and stored first: the weights of a monitored run would then
-differ in the last bit. So the monitor repeats those operations, from inputs that XLA
-stores in any case, behind a barrier that keeps the two apart.
+where a multiplication and an addition become one, rounded once. TensorFlow's own graph
+optimizer reorders products whose factors differ in shape, such as that of a normalisation's
+gradient and the learning rate. A tensor that something else reads too is left out of that: the
+weights of a monitored run would then differ in the last bit. So the monitor repeats those
+operations, from inputs that are stored in any case. What keeps the two apart is a barrier
+under XLA, and elsewhere the branch of a `tf.cond`.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return list(gen_xla_ops.xla_optimization_barrier(input=list(tensors)))
 
 
-def repeated(tensors: Sequence[Any]) -> list[Any]:
+def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
     """The same values as `tensors`, computed again.
 
     Args:
-        tensors: Symbolic tensors or `IndexedSlices`, in a graph that XLA compiles.
+        tensors: Symbolic tensors or `IndexedSlices`.
+        barrier: Whether XLA compiles the graph. Where it does not, this must be called within
+            a branch of a `tf.cond`, or the two computations are made one again.
 
     Returns:
         One tensor for each, equal to it bit for bit.
@@ -43,10 +47,17 @@ def repeated(tensors: Sequence[Any]) -> list[Any]:
     graph = tf.compat.v1.get_default_graph()
     made: dict[int, tf.Tensor] = {}
 
+    def here(tensor: tf.Tensor) -> Any:
+        # Keras does not expect gradients of two graphs.
+        return tensor if tensor.graph is graph else graph.capture(tensor)
+
     def visit(tensor: tf.Tensor) -> tf.Tensor:
         if id(tensor) not in made:
             elementwise = tensor.op.type in _ELEMENTWISE
-            made[id(tensor)] = again(tensor) if elementwise else barred([tensor])[0]
+            if elementwise:
+                made[id(tensor)] = again(tensor)
+            else:
+                made[id(tensor)] = barred([tensor])[0] if barrier else here(tensor)
         return made[id(tensor)]
 
     def again(tensor: tf.Tensor) -> Any:

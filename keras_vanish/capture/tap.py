@@ -13,7 +13,6 @@ import tensorflow as tf
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.replica import repeated
 from keras_vanish.capture.update import Update, iterations_variable
 
 #: Called while a step is traced, once a call of `apply`, with the variables that have a
@@ -126,8 +125,7 @@ def _apply_and_record(
 
         def before() -> None:
             # Only recorded steps pay for making a sparse gradient dense.
-            read = repeated(update.gradients) if update.fused else update.gradients
-            seen = clipped = [tf.convert_to_tensor(g) for g in read]
+            seen = clipped = [tf.convert_to_tensor(g) for g in update.again(update.gradients)]
             weights = update.read_weights()
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)

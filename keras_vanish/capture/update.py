@@ -61,7 +61,16 @@ class Update:
 
         What enters a branch, XLA stores first. Bit for bit this is what it would be without.
         """
-        self.apply(repeated(self.given) if self.fused else self.given)
+        self.apply(self.again(self.given))
+
+    def again(self, tensors: Sequence[Any]) -> list[Any]:
+        """The same values, computed again where a graph's optimizer would notice a reader.
+
+        To be called within a branch of a `tf.cond` where XLA does not compile the step.
+        """
+        if tf.executing_eagerly():
+            return list(tensors)
+        return repeated(tensors, barrier=self.fused)
 
     def count(self) -> None:
         """Counts the call as one, without an update."""

@@ -167,7 +167,7 @@ class _Adjusting:
         for layer in self._layers[1:]:
             name = self._names[id(layer)]
             if layer.variables and not layer._layers and name not in touched:
-                known = isinstance(layer, (*kernel_start.KNOWN, *recurrent_start.KNOWN))
+                known = isinstance(layer, kernel_start.KNOWN) or recurrent_start.known(layer)
                 why = "the forward pass did not reach it" if known else "not a layer with a kernel"
                 reasons.setdefault(name, why)
         return Reinitialized(tuple(self._touched), reasons, frozenset(self.variables))

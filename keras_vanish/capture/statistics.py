@@ -333,7 +333,9 @@ def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> t
     normal = tf.logical_and(
         mean_square >= _SMALLEST_EXACT_MEAN_SQUARE, mean_square < tf.float32.max
     )
-    return tf.logical_or(normal, tf.logical_and(smallest == 0, largest == 0))
+    # The extremes alone may be blind to NaN.
+    zero = tf.logical_and(mean_square == 0, tf.logical_and(smallest == 0, largest == 0))
+    return tf.logical_or(normal, zero)
 
 
 def root_mean_squares(

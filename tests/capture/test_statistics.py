@@ -137,6 +137,15 @@ def check_moments(row: Array, x: Array, rtol: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_nan_among_zeros_is_seen(mode: str) -> None:
+    flat = np.zeros(77, np.float32)
+    flat[0] = math.nan
+    arrays = tensors_of(flat)
+    for row, x in zip(rows_in(mode)(arrays)[0], arrays):
+        check_moments(row, x)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=25, deadline=None)
 @given(flat=values)
 def test_moments_equal_the_reference(mode: str, flat: Array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,9 +207,13 @@ def loss_of(run: runs.Run) -> Any:
     return lambda y, p: run.scale * loss(y, p)
 
 
-def fit(run: runs.Run, callbacks: Sequence[Any]) -> None:
-    """Trains a run; the callbacks see what comes after `run.before`."""
-    x, y = runs.batches(run)
+def fit(
+    run: runs.Run,
+    callbacks: Sequence[Any],
+    batches: Callable[[runs.Run], tuple[Array, Array]] = runs.batches,
+) -> Any:
+    """Trains a run's model; the callbacks see what comes after `run.before`."""
+    x, y = batches(run)
     model = runs.model(run)
     model.compile(run.optimizer(), loss_of(run))
     options: dict[str, Any] = {"batch_size": run.batch, "shuffle": False, "verbose": 0}
@@ -217,6 +221,7 @@ def fit(run: runs.Run, callbacks: Sequence[Any]) -> None:
     if split:
         model.fit(x[:split], y[:split], **options)
     model.fit(x[split:], y[split:], callbacks=list(callbacks), **options)
+    return model
 
 
 def observe(run: runs.Run, log_dir: str | None) -> tuple[list[Diagnosis], Outcome, dict[str, Any]]:

@@ -55,7 +55,7 @@ import keras
 import numpy as np
 import rescue_runs
 import runs
-from outcomes import loss_of
+from outcomes import fit
 from scoring import KINDS, render
 
 import keras_vanish
@@ -175,20 +175,13 @@ def train(run: runs.Run, flags: Mapping[str, bool] | None) -> Ending:
     """Trains a run, with the monitor unless `flags` is None; it sees what is after `before`."""
     keras.backend.clear_session()
     began = time.process_time()
-    x, y = rescue_runs.batches(run)
-    model = runs.model(run)
-    model.compile(run.optimizer(), loss_of(run))
-    options: dict[str, Any] = {"batch_size": run.batch, "shuffle": False, "verbose": 0}
-    split = run.before * run.batch
-    if split:
-        model.fit(x[:split], y[:split], **options)
     course, callbacks, monitor = Course(run), [], None
     if flags is not None:
         monitor = keras_vanish.GradientMonitor(None, update_freq=10, **flags)
         callbacks.append(monitor)
     # The monitor says what it does; here that is in the report.
     with contextlib.redirect_stdout(io.StringIO()):
-        model.fit(x[split:], y[split:], callbacks=[*callbacks, course], **options)
+        model = fit(run, [*callbacks, course], rescue_runs.batches)
     acts = monitor.interventions if monitor is not None else []
     return Ending(
         error=errors(run, model)[0],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +11,10 @@ import keras
 import tensorflow as tf
 
 from keras_vanish import kernel_start
+from keras_vanish.capture.attributes import given_back
+from keras_vanish.capture.interception import ACTIVATIONS, PROJECTED_ATTENTION
 
 layers = keras.layers
-
-ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-_ACTIVATIONS = (
-    layers.Activation,
-    layers.ELU,
-    layers.LeakyReLU,
-    layers.PReLU,
-    layers.ReLU,
-    layers.Softmax,
-)
 
 
 @dataclass
@@ -88,11 +79,11 @@ def follow(model: Any, x: Any) -> dict[int, Seen]:
 
         return measured
 
-    with replaced(everything) as replace:
+    with given_back(everything):
         for layer in everything[1:]:
-            replace(layer, "call", noting(layer, layer.call))
+            vars(layer)["call"] = noting(layer, layer.call)
             if isinstance(layer, kernel_start.KNOWN):
-                replace(layer, "activation", measuring(layer, layer.activation))
+                vars(layer)["activation"] = measuring(layer, layer.activation)
         outputs = model(x, training=True)
     kernels = [s for s in seen.values() if isinstance(s.layer, kernel_start.KNOWN)]
     heads = {id(s) for tensor in tf.nest.flatten(outputs) for s in _sources(tensor, seen)}
@@ -111,7 +102,7 @@ def _sources(output: Any, seen: dict[int, Seen]) -> Iterator[Seen]:
     for entry in seen.values():
         if entry.output is output and isinstance(entry.layer, kernel_start.KNOWN):
             yield entry
-        elif entry.output is output and isinstance(entry.layer, _ACTIVATIONS):
+        elif entry.output is output and isinstance(entry.layer, ACTIVATIONS):
             for before in seen.values():
                 known = isinstance(before.layer, kernel_start.KNOWN)
                 if known and entry.layer in before.consumers:
@@ -123,7 +114,7 @@ def _projections(everything: Sequence[Any]) -> set[int]:
     return {
         id(getattr(layer, f"_{role}_dense"))
         for layer in everything
-        if isinstance(layer, ATTENTION)
+        if isinstance(layer, PROJECTED_ATTENTION)
         for role in ("query", "key", "value")
     }
 
@@ -137,7 +128,7 @@ def _aim(entry: Seen, seen: dict[int, Seen], projections: set[int]) -> str:
         if not following or isinstance(following[0], layers.Add):
             return "branch"
         first = following[0]
-        if isinstance(first, _ACTIVATIONS):
+        if isinstance(first, ACTIVATIONS):
             return function(first)
         # What is normalised need not be scaled, and is not changed.
         if first.weights or id(first) not in seen:
@@ -150,34 +141,8 @@ def function(layer: Any) -> str:
     """Name of a layer's activation function."""
     activation = getattr(layer, "activation", None)
     if activation is None:
-        return type(layer).__name__.lower() if isinstance(layer, _ACTIVATIONS) else "linear"
+        return type(layer).__name__.lower() if isinstance(layer, ACTIVATIONS) else "linear"
     return str(getattr(activation, "__name__", type(activation).__name__)).lower()
-
-
-@contextlib.contextmanager
-def replaced(everything: Sequence[Any]) -> Iterator[Callable[[Any, str, Any], None]]:
-    """Gives a function that replaces attributes of layers, until the context is left.
-
-    Afterwards their attributes and the losses that they noted are as they were.
-    """
-    # `vars`, and not `setattr`, in which Keras tracks what is set.
-    before = [(layer, dict(vars(layer))) for layer in everything]
-    losses = [(own, own.copy()) for w in everything for own in (w._losses, w._loss_ids)]
-
-    def replace(layer: Any, name: str, value: Any) -> None:
-        vars(layer)[name] = value
-
-    try:
-        yield replace
-    finally:
-        for own, content in losses:
-            own.clear()
-            own.update(content) if isinstance(own, set) else own.extend(content)
-        for layer, attributes in before:
-            now = vars(layer)
-            for key in now.keys() - attributes.keys():
-                del now[key]
-            now.update({k: v for k, v in attributes.items() if now.get(k, now) is not v})
 
 
 def eager(structure: Any) -> bool:

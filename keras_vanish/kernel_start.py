@@ -148,7 +148,7 @@ def starts_at_zero(layer: Any) -> bool:
     return zeros and not np.any(kernels_of(layer)[-1].numpy())
 
 
-def _sides(layer: Any, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def sides(layer: Any, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Which axes of a kernel are those of the input, and which those of the output."""
     axes = list(range(len(shape)))
     if isinstance(layer, _TRANSPOSED):
@@ -167,7 +167,7 @@ def _drawn(layer: Any, shape: tuple[int, ...], random: np.random.Generator) -> A
     """An orthogonal kernel."""
     if isinstance(layer, _DEPTHWISE):
         return _depthwise(shape, random)
-    inner, outer = _sides(layer, shape)
+    inner, outer = sides(layer, shape)
     matrix = orthogonal(
         (math.prod(shape[n] for n in inner), math.prod(shape[n] for n in outer)), random
     )
@@ -184,7 +184,7 @@ def _depthwise(shape: tuple[int, ...], random: np.random.Generator) -> Array:
 
 def _fans(layer: Any, shape: tuple[int, ...]) -> int:
     """Number of connections to a unit, plus that from an input."""
-    inner, outer = _sides(layer, shape)
+    inner, outer = sides(layer, shape)
     return math.prod(shape[n] for n in inner) + math.prod(shape[n] for n in outer)
 
 

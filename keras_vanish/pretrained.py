@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_vanish.kernel_start import sides
 from keras_vanish.topology import layer_paths
 
 Array = npt.NDArray[Any]
@@ -90,12 +91,8 @@ def _shapes(layer: Any, value: Array) -> list[tuple[int, ...]]:
     Newer releases of Keras tell it which axes of an einsum's kernel are inputs.
     """
     shapes = [value.shape]
-    equation = getattr(layer, "equation", None)
-    if equation is not None and value.ndim > 1:
-        given, computed = equation.split("->")
-        letters = given.split(",")[1].replace("...", "")
-        inputs = [n for n, letter in zip(value.shape, letters) if letter not in computed]
-        inner = math.prod(inputs)
+    if getattr(layer, "equation", None) is not None and value.ndim > 1:
+        inner = math.prod(value.shape[axis] for axis in sides(layer, value.shape)[0])
         shapes.append((inner, value.size // inner))
     return shapes
 

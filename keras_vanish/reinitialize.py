@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish import kernel_start, recurrent_start
-from keras_vanish.follow import ATTENTION, Seen, eager, follow, replaced, rms
+from keras_vanish.capture.attributes import given_back, replaced
+from keras_vanish.capture.interception import PROJECTED_ATTENTION
+from keras_vanish.follow import Seen, eager, follow, rms
 from keras_vanish.topology import layer_paths
 
 layers = keras.layers
@@ -147,18 +149,21 @@ class _Adjusting:
         # What all of them add has about the spread of what they are added to.
         self._share = 1 / math.sqrt(max(1, branches))
         self._attention = {
-            id(layer._key_dense): layer for layer in self._layers if isinstance(layer, ATTENTION)
+            id(layer._key_dense): layer
+            for layer in self._layers
+            if isinstance(layer, PROJECTED_ATTENTION)
         }
 
     def run(self, x: Any) -> None:
-        with replaced(self._layers) as replace:
+        with given_back(self._layers):
             for layer in self._layers[1:]:
+                call = layer.call
                 if isinstance(layer, kernel_start.KNOWN):
-                    replace(layer, "call", self._first_set(layer, layer.call, self._set))
+                    vars(layer)["call"] = self._first_set(layer, call, self._set)
                 elif isinstance(layer, layers.RNN):
-                    replace(layer, "call", self._first_set(layer, layer.call, self._set_recurrent))
+                    vars(layer)["call"] = self._first_set(layer, call, self._set_recurrent)
                 elif isinstance(layer, layers.TimeDistributed):
-                    replace(layer, "call", _at_once(layer, layer.call))
+                    vars(layer)["call"] = _at_once(layer, call)
             self._model(x, training=True)
 
     def result(self) -> Reinitialized:
@@ -187,8 +192,7 @@ class _Adjusting:
 
     def _set(self, layer: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
         def compute() -> Any:
-            with replaced([layer]) as replace:
-                replace(layer, "activation", _identity)
+            with replaced(layer, "activation", _identity):
                 return call(*args, **kwargs)
 
         entry = self._seen.get(id(layer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -15,9 +16,11 @@ from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.losses import LossLog
 from keras_vanish.capture.rate import RateFactor
+from keras_vanish.capture.update import build
 from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.interventions import (
     AdaptiveClipping,
+    Decision,
     Intervention,
     LearningRateControl,
     Look,
@@ -70,9 +73,7 @@ class Rescue:
         self._rollback: Rollback | None = rollback
         self._init: Reinitialization | None = init
         self._dry_run = dry_run
-        # Adaptive clipping needs no history.
-        self._with_history = clipping is not None and not isinstance(clipping, AdaptiveClipping)
-        self._clip_state = clipping.begin() if self._with_history else None
+        self._clip_state = None if clipping is None else clipping.begin()
         self._rate_state = None if rate is None else rate.begin()
         self._rollback_state = None if rollback is None else rollback.begin()
         self._init_state = None if init is None else init.begin()
@@ -100,16 +101,17 @@ class Rescue:
         """What is to be built into the train step of a model."""
         if not self.asked:
             return Interior()
-        unitwise = isinstance(self._clipping, AdaptiveClipping)
-        guard = self._clipping and Guard(
-            xla=xla,
-            enforces=not self._dry_run,
-            unitwise=unitwise,
-            **({"smallest": self._clipping.eps} if unitwise else {}),
-        )
+        guard = None
+        if self._clipping is not None:
+            guard = Guard(
+                xla=xla,
+                enforces=not self._dry_run,
+                unitwise=isinstance(self._clipping, AdaptiveClipping),
+                smallest=getattr(self._clipping, "eps", 0.0),
+            )
         moves_rate = (self._rate or self._rollback) and not self._dry_run
         self._interior = Interior(
-            guard=guard or None,
+            guard=guard,
             factor=RateFactor(xla) if moves_rate else None,
             losses=LossLog() if self._rate or self._rollback or self._init else None,
         )
@@ -142,9 +144,8 @@ class Rescue:
         self._taken = True
         model, optimizer = self._model, self._optimizer
         if not optimizer.built:
-            # As the first step would: without its slots they could not be taken back.
-            with keras.name_scope(optimizer.name, caller=optimizer):
-                optimizer.build(model.trainable_variables)
+            # As the first step would: slots that are made later could not be taken back.
+            build(optimizer, model.trainable_variables)
         if self._init is not None and self._fresh:
             self._start = Snapshot(model, optimizer)
             self._protected = pretrained(model)
@@ -191,7 +192,7 @@ class Rescue:
         verdict: Verdict,
         learned: bool | None,
     ) -> tuple[list[Intervention], dict[str, float]]:
-        """Lets each policy look at the run.
+        """Lets each policy look at the run, where any was `asked` for.
 
         Args:
             step: The step on the run's axis.
@@ -203,13 +204,13 @@ class Rescue:
         Returns:
             What was done, and numbers to log, by tag.
         """
-        if not self.asked or self._pending is not None:
+        if self._pending is not None:
             return [], {}
         self._take()
         log, numbers = self._log(updates)
         look = Look(step, diagnosis, verdict, learned, log)
         done = [*self._clip_account(look), *self._acts(look)]
-        if self._with_history:
+        if self._clipping is not None:
             self._clip_state = self._clipping.after(self._clip_state, log.norms)
         self._set_limits()
         return done, numbers
@@ -229,7 +230,7 @@ class Rescue:
             if decision.keep:
                 self._keep()
             if decision.intervention is not None:
-                yield self._rolled_back(decision)
+                yield self._rolled_back(decision, decision.intervention)
                 return
         if self._rate is not None and self._rate_state is not None:
             self._rate_state, act = self._rate.decide(self._rate_state, look)
@@ -268,18 +269,16 @@ class Rescue:
         if self._rate is not None and self._rate_state is not None:
             # A rate that was too large for the old weights may be so for the new ones.
             self._rate_state = self._rate.forget(self._rate_state)
-        if self._with_history:
+        if self._clipping is not None:
             self._clip_state = self._clipping.begin()
         self._set_limits()
-        return Intervention(
-            step=planned.step,
-            action=planned.action,
-            reason=planned.reason,
+        return dataclasses.replace(
+            planned,
             before={layer.name: layer.before for layer in found.touched},
             after={layer.name: layer.after for layer in found.touched},
         )
 
-    def _rolled_back(self, decision: Any) -> Intervention:
+    def _rolled_back(self, decision: Decision, act: Intervention) -> Intervention:
         if not self._dry_run:
             if decision.restore or decision.stop:
                 self._kept[-1].restore()
@@ -294,7 +293,7 @@ class Rescue:
                 self._set_factor()
             if decision.stop:
                 self._model.stop_training = True
-        return self._marked(decision.intervention)
+        return self._marked(act)
 
     def _keep(self) -> None:
         assert self._rollback is not None
@@ -316,7 +315,6 @@ class Rescue:
                     step=look.step,
                     action="skip",
                     reason=f"NaN or Inf in the gradient, in {log.skipped} of {steps} steps",
-                    before={},
                     after={"skipped": float(log.skipped)},
                 )
             )
@@ -337,8 +335,7 @@ class Rescue:
         self._firing = bool(log.clipped)
 
     def _marked(self, act: Intervention) -> Intervention:
-        fields = {name: getattr(act, name) for name in ("step", "action", "reason")}
-        return Intervention(**fields, before=act.before, after=act.after, dry_run=self._dry_run)
+        return dataclasses.replace(act, dry_run=self._dry_run)
 
     def _log(self, updates: int) -> tuple[StepLog, dict[str, float]]:
         interior = self._interior
@@ -370,9 +367,6 @@ class Rescue:
     def _set_limits(self) -> None:
         guard = self._interior.guard
         if guard is None:
-            return
-        if isinstance(self._clipping, AdaptiveClipping):
-            guard.limit(self._clipping.clipping, math.inf, math.inf)
             return
         limits = self._clipping.limits(self._clip_state)
         reach = getattr(self._clipping, "reach", math.inf)

@@ -16,11 +16,8 @@ import tensorflow as tf
 
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.ring import Ring
-from keras_vanish.capture.update import Update
+from keras_vanish.capture.update import Update, of_values
 from keras_vanish.capture.variables import unmanaged
-
-#: How many updates are remembered from one look of the host to the next.
-REMEMBERED = 1024
 
 #: The share of the reach that an update is clipped to which goes beyond it.
 WITHIN_REACH = 0.1
@@ -82,7 +79,7 @@ class Guard:
         self._smallest = smallest
         self._variables: list[int] = []
         self._read = 0
-        self._ring = Ring(3, REMEMBERED)
+        self._ring = Ring(3)
         with tf.init_scope():
             self._fires_above = unmanaged(math.inf, tf.float32, [])
             self._clips_to = unmanaged(math.inf, tf.float32, [])
@@ -231,10 +228,7 @@ def _values(gradient: Any) -> tf.Tensor:
 
 
 def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = gradient.values * tf.cast(factor, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)
+    return of_values(gradient, lambda values: values * tf.cast(factor, values.dtype))
 
 
 def _unit_norms(tensor: tf.Tensor) -> tf.Tensor:

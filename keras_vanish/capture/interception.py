@@ -12,11 +12,12 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture import recurrent
+from keras_vanish.capture.attributes import given_back
 from keras_vanish.topology import layer_paths
 
 layers = keras.layers
 
-_ACTIVATIONS = (
+ACTIVATIONS = (
     layers.Activation,
     layers.ELU,
     layers.LeakyReLU,
@@ -24,8 +25,8 @@ _ACTIVATIONS = (
     layers.ReLU,
     layers.Softmax,
 )
-_PROJECTED_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-_ATTENTION = (*_PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is one, too.
+PROJECTED_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_ATTENTION = (*PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is one, too.
 
 
 @dataclass
@@ -67,27 +68,11 @@ def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[Seen]]:
         tape: Where the outputs are watched.
     """
     everything = [model, *model._flatten_layers()]
-    # `vars`, and not `setattr`, in which Keras tracks what is set.
-    before = [(layer, dict(vars(layer))) for layer in everything]
-    losses = [(own, own.copy()) for layer in everything for own in _own_losses(layer)]
     passed = _Pass(tape)
-    try:
+    with given_back(everything):
         for name, layer in _watched(model):
             passed.watch(name, layer)
         yield passed.seen
-    finally:
-        for own, content in losses:
-            own.clear()
-            own.update(content) if isinstance(own, set) else own.extend(content)
-        for layer, attributes in before:
-            now = vars(layer)
-            for key in now.keys() - attributes.keys():
-                del now[key]
-            now.update({k: v for k, v in attributes.items() if now.get(k, now) is not v})
-
-
-def _own_losses(layer: Any) -> list[Any]:
-    return [layer._losses, layer._loss_ids]
 
 
 def _watched(model: Any) -> Iterator[tuple[str, Any]]:
@@ -110,9 +95,7 @@ def _watched(model: Any) -> Iterator[tuple[str, Any]]:
                 continue
             inside = child is getattr(layer, "activation", None)
             function = callable(getattr(child, "activation", None))
-            if _own_weights(child) or (
-                (isinstance(child, _ACTIVATIONS) or function) and not inside
-            ):
+            if _own_weights(child) or ((isinstance(child, ACTIVATIONS) or function) and not inside):
                 yield name, child
             yield from below(child)
 
@@ -139,14 +122,14 @@ class _Pass:
         attributes["call"] = self._call(layer.call, seen)
         if recurrent.loops(layer):
             attributes["inner_loop"] = self._inner_loop(layer.inner_loop, seen)
-        elif isinstance(layer, _PROJECTED_ATTENTION):
+        elif isinstance(layer, PROJECTED_ATTENTION):
             attributes["_compute_attention"] = _explicit(layer)
             attributes["_masked_softmax"] = self._softmax(layer._masked_softmax, seen)
         elif isinstance(layer, layers.Attention):
             attributes["_apply_scores"] = self._scores(layer._apply_scores, seen)
         elif callable(attributes.get("activation")):
             attributes["activation"] = self._activation(layer.activation, seen)
-        elif isinstance(layer, _ACTIVATIONS):
+        elif isinstance(layer, ACTIVATIONS):
             seen.function = layer
 
     def _here(self, tensor: Any) -> bool:

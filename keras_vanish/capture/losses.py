@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.ring import Ring
-
-#: How many steps are remembered from one look of the host to the next.
-REMEMBERED = 1024
 
 
 class LossLog:
     """Notes what `model.compute_loss` returns in a train step; the last call of it."""
 
     def __init__(self) -> None:
-        self._ring = Ring(1, REMEMBERED)
+        self._ring = Ring(1)
         self._read = 0
 
     @contextlib.contextmanager
@@ -33,18 +31,8 @@ class LossLog:
             found.append(loss)
             return loss
 
-        # Past `__setattr__`, in which Keras tracks what is set.
-        attributes = vars(model)
-        missing = object()
-        own = attributes.get("compute_loss", missing)
-        attributes["compute_loss"] = computing
-        try:
+        with replaced(model, "compute_loss", computing):
             yield
-        finally:
-            if own is missing:
-                del attributes["compute_loss"]
-            else:
-                attributes["compute_loss"] = own
         here = [loss for loss in found if _is_here(loss)]
         if here:
             self._ring.write([tf.reduce_mean(tf.cast(here[-1], tf.float32))])

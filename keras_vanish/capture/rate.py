@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.update import Update
 from keras_vanish.capture.variables import unmanaged
 
@@ -68,10 +69,5 @@ class RateFactor:
             rate = keras.ops.convert_to_tensor(current())
             return rate * tf.cast(self._factor, rate.dtype)
 
-        # Past `__setattr__`, in which Keras tracks what is set.
-        attributes = vars(optimizer)
-        attributes["_get_current_learning_rate"] = multiplied
-        try:
+        with replaced(optimizer, "_get_current_learning_rate", multiplied):
             yield
-        finally:
-            del attributes["_get_current_learning_rate"]

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from keras_vanish.capture.variables import unmanaged
 
+#: How many steps are remembered from one look of the host to the next.
+REMEMBERED = 1024
+
 
 class Ring:
     """Keeps the last rows that were written; older ones are written over.
@@ -20,7 +23,7 @@ class Ring:
         rows: How many rows are kept.
     """
 
-    def __init__(self, width: int, rows: int) -> None:
+    def __init__(self, width: int, rows: int = REMEMBERED) -> None:
         self._rows = rows
         with tf.init_scope():
             self._written = unmanaged(0, tf.int64, [])

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.update import Update, iterations_variable
+from keras_vanish.capture.update import Update, build, iterations_variable, of_values
 
 #: Called while a step is traced, once a call of `apply`, with the variables that have a
 #: gradient and those that have none; None leaves that call alone.
@@ -59,18 +59,8 @@ def tap(
             inner, untapped, list(grads), trainable_variables, recorder_for, probe, guard, factor
         )
 
-    # Past `__setattr__`, in which Keras tracks what is set.
-    attributes = vars(inner)
-    missing = object()
-    found = attributes.get("apply", missing)
-    attributes["apply"] = apply
-    try:
+    with replaced(inner, "apply", apply):
         yield
-    finally:
-        if found is missing:
-            del attributes["apply"]
-        else:
-            attributes["apply"] = found
 
 
 def _apply_and_record(
@@ -87,10 +77,8 @@ def _apply_and_record(
         if trainable_variables is None:
             untapped(grads)  # Which says what is wrong.
             return
-        # As `apply` does; gradient accumulators are there only afterwards.
-        with keras.name_scope(optimizer.name, caller=optimizer):
-            optimizer.build(list(trainable_variables))
-        optimizer.built = True
+        # Gradient accumulators are there only afterwards.
+        build(optimizer, trainable_variables)
     variables = list(trainable_variables or optimizer._trainable_variables)
     places = [
         place
@@ -200,8 +188,4 @@ def _when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
 
 
 def _unscaled(gradient: Any, factor: float | None) -> Any:
-    if factor is None:
-        return gradient
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values / factor, gradient.indices, gradient.dense_shape)
-    return gradient / factor
+    return gradient if factor is None else of_values(gradient, lambda values: values / factor)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from keras_vanish.capture.attributes import replaced
 
 
 class TrainFunction:
@@ -60,21 +62,9 @@ class TrainFunction:
         finally:
             self._model.train_function = self.found
 
-    @contextlib.contextmanager
-    def _in_place(self, step: Callable[..., Any]) -> Iterator[None]:
+    def _in_place(self, step: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
         """Keras looks up `model.train_step` here or, before 3.6, when it is traced."""
-        # Past `__setattr__`, in which Keras tracks what is set.
-        attributes = vars(self._model)
-        missing = object()
-        own = attributes.get("train_step", missing)
-        attributes["train_step"] = step
-        try:
-            yield
-        finally:
-            if own is missing:
-                del attributes["train_step"]
-            else:
-                attributes["train_step"] = own
+        return replaced(self._model, "train_step", step)
 
     def install(self) -> None:
         """Takes the place of the model's train function, for the `fit` that begins."""

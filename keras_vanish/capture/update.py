@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_vanish.capture.replica import barred, repeated
@@ -16,6 +17,31 @@ def iterations_variable(optimizer: Any) -> Any:
     # `iterations` itself counts updates from Keras 3.6 on, and calls before.
     counter = getattr(optimizer, "_iterations", None)
     return (optimizer.iterations if counter is None else counter).value
+
+
+def build(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Makes an optimizer's slots, as its `apply` does.
+
+    Args:
+        optimizer: A Keras optimizer that is not built.
+        variables: What it is going to update.
+    """
+    with keras.name_scope(optimizer.name, caller=optimizer):
+        optimizer.build(list(variables))
+    optimizer.built = True
+
+
+def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    """A gradient with other values; one that is sparse stays so.
+
+    Args:
+        gradient: A tensor or `IndexedSlices`.
+        function: Gives the new values, of the same shape.
+    """
+    if isinstance(gradient, tf.IndexedSlices):
+        values = function(gradient.values)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return function(gradient)
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,16 @@ class AdaptiveClipping:
         check_number("clipping", self.clipping, above=0.0)
         check_number("eps", self.eps, above=0.0)
 
+    def begin(self) -> None:
+        """It has no state."""
+
+    def after(self, state: None, norms: Iterable[float]) -> None:
+        """It has no state."""
+
+    def limits(self, state: None) -> Limits:
+        """Always the same: of the ratio of a unit's norms."""
+        return Limits(fires_above=float(self.clipping))
+
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 709 else math.inf

@@ -136,16 +136,7 @@ class LearningRateControl:
 
     def forget(self, state: RateState) -> RateState:
         """The state after the run was taken back to an earlier one: the factor stays."""
-        return replace(
-            state,
-            trend=state.trend.restored(),
-            since=0,
-            quiet=0,
-            updates=0,
-            clipped=0,
-            starved=0,
-            looks=0,
-        )
+        return replace(_counted_anew(state), trend=state.trend.restored())
 
     def lowered(self, state: RateState, share: float) -> RateState:
         """The state after the run was taken back, and the rate lowered with it.
@@ -317,14 +308,8 @@ class LearningRateControl:
             after={"factor": factor, "learning_rate": state.base * factor},
         )
         state = replace(
-            state,
+            _counted_anew(state),
             factor=factor,
-            since=0,
-            quiet=0,
-            updates=0,
-            clipped=0,
-            starved=0,
-            looks=0,
             # What was seen of the loss at the old rate does not count against the new one.
             trend=state.trend.restored() if down else state.trend,
             raisable=state.raisable and not down,
@@ -333,6 +318,10 @@ class LearningRateControl:
         if down:
             state = replace(state, before=math.nan, level=math.nan)
         return state, intervention
+
+
+def _counted_anew(state: RateState) -> RateState:
+    return replace(state, since=0, quiet=0, updates=0, clipped=0, starved=0, looks=0)
 
 
 def _thrown(look: Look) -> bool:

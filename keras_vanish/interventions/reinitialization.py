@@ -11,7 +11,7 @@ from keras_vanish import scores
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions.intervention import Intervention, Look, check_whole
 from keras_vanish.interventions.loss_trend import LossTrend
-from keras_vanish.scores import THRESHOLD
+from keras_vanish.scores import THRESHOLD, Course
 
 #: A run whose smoothed loss fell by more than this share of its first level has begun to learn.
 BEGUN = 0.05
@@ -46,8 +46,7 @@ class ReinitializationState:
         applied: Whether one was.
         grown: Whether the gradients grew towards the input in the first reading since then.
         refused: Whether a refusal was reported.
-        share: What looking at the input saved of the loss, at the last reading that tells.
-        best: The largest mean of two readings that follow each other.
+        course: What was learned since then.
         born: What was wrong with the units at the first reading since then; None before it.
         ruined: For how many looks something else has been.
     """
@@ -62,8 +61,7 @@ class ReinitializationState:
     applied: bool = False
     grown: bool | None = None
     refused: bool = False
-    share: float = math.nan
-    best: float = -math.inf
+    course: Course = field(default_factory=Course)
     born: str | None = None
     ruined: int = 0
 
@@ -147,9 +145,9 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
     if grown is None and look.diagnosis is not None:
         grown = _grown(look.diagnosis)
     applied = state.applied or not log.stalled
-    share, steps = math.nan, look.steps_since(state.step)
+    course, steps = state.course, look.steps_since(state.step)
     if look.diagnosis is not None:
-        share = scores.learned_share(look.diagnosis.reading.probed)
+        course = course.after(look.diagnosis.reading)
     born = state.born
     if born is None and look.diagnosis is not None:
         born = look.lost
@@ -163,9 +161,7 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
         step=look.step,
         applied=applied,
         grown=grown,
-        share=state.share if math.isnan(share) else share,
-        # NaN is not larger than anything.
-        best=max(state.best, (state.share + share) / 2),
+        course=course,
         born=born,
         ruined=state.ruined + 1 if look.lost and look.lost != born else 0,
     )
@@ -202,7 +198,7 @@ def _sick(state: ReinitializationState, look: Look) -> str:
 
 def _begun(state: ReinitializationState, look: Look) -> str:
     """Why the run is held to have begun to learn; empty if it has not."""
-    if state.grown and not math.isnan(state.share) and state.best < _SURELY:
+    if state.grown and state.course.count and state.course.best < _SURELY:
         return ""
     if look.learned:
         return "the run has learned something of its input"

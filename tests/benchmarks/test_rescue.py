@@ -6,6 +6,7 @@ import math
 
 import keras
 import numpy as np
+import outcomes
 import pytest
 import rescue
 import rescue_runs
@@ -202,7 +203,7 @@ def test_watching_the_course_leaves_training_as_it_is():
     run = shortened("20% wrong labels, late, seed 0", steps=12, before=0)
     x, y = rescue_runs.batches(run)
     model = runs.model(run)
-    model.compile(run.optimizer(), rescue.loss_of(run))
+    model.compile(run.optimizer(), outcomes.loss_of(run))
     model.fit(x, y, batch_size=run.batch, shuffle=False, verbose=0)
     plain = rescue.digest(model)
     assert rescue.train(run, None).weights == plain

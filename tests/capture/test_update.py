@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture.update import Update, iterations_variable
+from keras_vanish.capture.update import Update, build, iterations_variable, of_values
 
 
 def update(optimizer: Any, seen: list[Any]) -> Update:
@@ -49,6 +49,27 @@ def test_a_call_can_be_counted_without_an_update() -> None:
     assert int(iterations_variable(optimizer)) == 1
     assert float(found.rate()) == 0.5
     assert found.read_weights()[0].numpy().tolist() == [1, 1]
+
+
+def test_an_optimizer_is_built_as_apply_does() -> None:
+    weights = [keras.Variable(np.ones(2, np.float32), name="weight")]
+    optimizers = [keras.optimizers.Adam(0.1) for _ in range(2)]
+    build(optimizers[0], weights)
+    for optimizer in optimizers:
+        optimizer.apply([tf.ones(2)], weights)
+    first, second = (
+        [(v.path.partition("/")[2], tuple(v.shape)) for v in optimizer.variables]
+        for optimizer in optimizers
+    )
+    assert first == second
+
+
+def test_a_sparse_gradient_stays_sparse() -> None:
+    sparse = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([3]), tf.constant([5, 2]))
+    doubled = of_values(sparse, lambda values: 2 * values)
+    assert doubled.values.numpy().tolist() == [[2, 2]]
+    assert doubled.indices.numpy().tolist() == [3]
+    assert of_values(tf.ones(2), lambda values: 3 * values).numpy().tolist() == [3, 3]
 
 
 def test_what_was_accumulated_is_scaled() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -43,5 +43,24 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
             learned=learned,
             log=StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_scaled_look(make_look: Callable[..., Look]) -> Callable[..., Look]:
+    """The factory `make_scaled_look(fields, scale)`: loss and gradients times `scale`.
+
+    The rate is divided by it, so that updates are the same.
+    """
+
+    def make(fields: Mapping[str, Any], scale: float) -> Look:
+        scaled = {
+            "losses": [scale * loss for loss in fields["losses"]],
+            "norms": [scale * norm for norm in fields["norms"]],
+            "rms": [scale * 1e-3] * 3,
+            "rate": fields["rate"] / scale,
+        }
+        return make_look(**{**fields, **scaled})
 
     return make

@@ -336,23 +336,12 @@ def test_the_factor_stays_within_its_bounds(
 @settings(deadline=None, max_examples=50)
 @given(fields=st.lists(LOOKS, max_size=12), exponent=st.integers(-20, 20))
 def test_a_factor_of_the_loss_changes_nothing_if_the_rate_has_it_too(
-    make_look: MakeLook, fields: list[dict[str, Any]], exponent: int
+    make_scaled_look: MakeLook, fields: list[dict[str, Any]], exponent: int
 ) -> None:
     factor = 2.0**exponent
 
     def factors(scale: float) -> list[float]:
-        looks = [
-            make_look(
-                **{
-                    **look,
-                    "losses": [scale * loss for loss in look["losses"]],
-                    "norms": [scale * norm for norm in look["norms"]],
-                    "rms": [scale * 1e-3] * 3,
-                    "rate": look["rate"] / scale,
-                }
-            )
-            for look in fields
-        ]
+        looks = [make_scaled_look(look, scale) for look in fields]
         return [act.after["factor"] for act in run(looks)[1]]
 
     assert factors(factor) == factors(1.0)

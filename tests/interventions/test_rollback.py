@@ -268,21 +268,10 @@ def test_decisions_are_sound(make_look: MakeLook, fields: list[dict[str, Any]]) 
 @settings(deadline=None, max_examples=50)
 @given(fields=st.lists(LOOKS, max_size=12), exponent=st.integers(-20, 20))
 def test_a_factor_of_the_loss_changes_nothing_if_the_rate_has_it_too(
-    make_look: MakeLook, fields: list[dict[str, Any]], exponent: int
+    make_scaled_look: MakeLook, fields: list[dict[str, Any]], exponent: int
 ) -> None:
     def decisions(scale: float) -> list[tuple[bool, bool, bool, float]]:
-        looks = [
-            make_look(
-                **{
-                    **look,
-                    "losses": [scale * loss for loss in look["losses"]],
-                    "norms": [scale * norm for norm in look["norms"]],
-                    "rms": [scale * 1e-3] * 3,
-                    "rate": look["rate"] / scale,
-                }
-            )
-            for look in fields
-        ]
+        looks = [make_scaled_look(look, scale) for look in fields]
         return [(d.keep, d.restore, d.stop, d.factor) for d in run(looks)[1]]
 
     assert decisions(2.0**exponent) == decisions(1.0)

@@ -20,7 +20,7 @@ TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test smoke lint types clean
+.PHONY: help demo test smoke soak lint types clean
 .NOTPARALLEL:
 .SECONDARY:
 
@@ -35,6 +35,9 @@ test: $(test_env) ## Run the tests
 
 smoke: $(smoke_env) ## Run a few tests on the oldest supported releases
 	.venv-oldest/bin/python -m pytest --numprocesses auto --dist worksteal -m smoke
+
+soak: $(test_env) ## Run the tests that take minutes: many crashes, long runs, large models
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -m soak
 
 lint: $(lint_env) ## Check style and format
 	.venv/bin/ruff check --target-version $(ruff_target)

@@ -152,7 +152,7 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
         components={**vanishing, **exploding},
         cause=cause,
         blame=tuple(dict.fromkeys(blame)),
-        advice=advice(verdict, cause),
+        advice=advice(verdict, cause, scores.cut_by_float16(layers)),
     )
 
 

@@ -160,16 +160,16 @@ def test_every_optimizer_of_keras(name: str, mode: str, twice: Any, digits: Any)
     assert all(layer.update_rms > 0 for layer in last)
 
 
+def several() -> Any:
+    parts = keras.optimizers.OptimizerMap(sgd(), {".*first/.*": keras.optimizers.Adam(0.01)})
+    return keras.optimizers.MultiOptimizer(parts)
+
+
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras had none before 3.15."
 )
 def test_an_optimizer_made_of_several(twice: Any, digits: Any) -> None:
     x, y = digits(32)
-
-    def several() -> Any:
-        parts = keras.optimizers.OptimizerMap(sgd(), {".*first/.*": keras.optimizers.Adam(0.01)})
-        return keras.optimizers.MultiOptimizer(parts)
-
     pair = twice(mlp(several), fitting(x, y), probe=False)
     assert steps(pair.monitor) == [0, 1, 2, 3]
     check_first(pair.monitor.history[0].reading.layers, first_norms(mlp(), x[:8], y[:8]))
@@ -303,3 +303,21 @@ def test_a_quantised_layer_trains_what_is_left_of_it(twice: Any, digits: Any) ->
     assert first.size == sum(math.prod(v.shape) for v in owner.trainable_variables)
     assert 0 < first.size < 64 * 12
     assert head.gradient_rms > 0
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras had none before 3.15."
+)
+def test_the_flags_need_one_learning_rate(run_once: Any, check_same: Any, digits: Any) -> None:
+    x, y = digits(32)
+    fit = fitting(x, y)
+    plain = run_once(mlp(several), fit)
+    flags = dict.fromkeys(("auto_clip", "auto_lr", "auto_rollback", "auto_init"), True)
+    monitor = GradientMonitor(None, update_freq=1, probe=False, **flags)
+    with pytest.warns(UserWarning, match="one learning rate") as caught:
+        check_same(plain, run_once(mlp(several), fit, [monitor]))
+    ours = [str(w.message) for w in caught if "GradientMonitor" in str(w.message)]
+    assert len(ours) == 1
+    assert "Received: a model that holds a MultiOptimizer." in ours[0]
+    assert steps(monitor) == [0, 1, 2, 3]
+    assert monitor.interventions == []

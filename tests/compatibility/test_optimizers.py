@@ -251,8 +251,7 @@ def test_with_several_optimizers_flags_and_probe_are_one_warning_each() -> None:
     plain, model = gan(), gan()
     fit(plain, epochs=2)
     with pytest.warns(UserWarning, match="GradientMonitor") as caught:
-        fit(model, monitor)
-        fit(model, monitor)
+        [fit(model, monitor) for _ in range(2)]
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
     assert "do nothing in this fit" in said[0]

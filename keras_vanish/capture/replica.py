@@ -52,12 +52,22 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
         return tensor if tensor.graph is graph else graph.capture(tensor)
 
     def visit(tensor: tf.Tensor) -> tf.Tensor:
-        if id(tensor) not in made:
-            elementwise = tensor.op.type in _ELEMENTWISE
-            if elementwise:
-                made[id(tensor)] = again(tensor)
+        # A chain may be longer than Python's stack is deep.
+        waiting = [tensor]
+        while waiting:
+            current = waiting[-1]
+            sources = current.op.inputs if current.op.type in _ELEMENTWISE else ()
+            unmade = [source for source in sources if id(source) not in made]
+            if unmade:
+                waiting.extend(unmade)
+                continue
+            waiting.pop()
+            if id(current) in made:
+                continue
+            if current.op.type in _ELEMENTWISE:
+                made[id(current)] = again(current)
             else:
-                made[id(tensor)] = barred([tensor])[0] if barrier else here(tensor)
+                made[id(current)] = barred([current])[0] if barrier else here(current)
         return made[id(tensor)]
 
     def again(tensor: tf.Tensor) -> Any:
@@ -68,7 +78,7 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
         }
         return graph.create_op(
             operation.type,
-            [visit(source) for source in operation.inputs],
+            [made[id(source)] for source in operation.inputs],
             dtypes=[output.dtype for output in operation.outputs],
             attrs=attributes,
         ).outputs[tensor.value_index]

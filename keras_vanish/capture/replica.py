@@ -27,6 +27,11 @@ _ELEMENTWISE = frozenset({
 })
 # fmt: on
 
+# A product that nothing but a sum reads, XLA computes in one with the sum: on CPUs where its
+# result is a vector, on GPUs any.
+_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul"})
+_SUMS = frozenset({"Add", "AddN", "AddV2", "Sub"})
+
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
@@ -53,18 +58,21 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
 
     def visit(tensor: tf.Tensor) -> tf.Tensor:
         # A chain may be longer than Python's stack is deep.
-        waiting = [tensor]
+        waiting = [(tensor, False)]
         while waiting:
-            current = waiting[-1]
-            sources = current.op.inputs if current.op.type in _ELEMENTWISE else ()
-            unmade = [source for source in sources if id(source) not in made]
+            current, summed = waiting[-1]
+            operation = current.op
+            repeats = operation.type in _ELEMENTWISE or (summed and operation.type in _PRODUCTS)
+            sums = barrier and operation.type in _SUMS
+            sources = operation.inputs if repeats else ()
+            unmade = [(source, sums) for source in sources if id(source) not in made]
             if unmade:
                 waiting.extend(unmade)
                 continue
             waiting.pop()
             if id(current) in made:
                 continue
-            if current.op.type in _ELEMENTWISE:
+            if repeats:
                 made[id(current)] = again(current)
             else:
                 made[id(current)] = barred([current])[0] if barrier else here(current)

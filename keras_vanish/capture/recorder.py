@@ -100,7 +100,7 @@ class Recorder:
         update: tf.Tensor,
         gradients: Sequence[tf.Tensor],
         clipped: Sequence[tf.Tensor] | None,
-        weights: Sequence[tf.Tensor],
+        weights: Sequence[tf.Tensor] | None,
         probed: tf.Tensor | None = None,
     ) -> None:
         """Reads the gradients, and keeps a sample of the weights as they are.
@@ -109,7 +109,7 @@ class Recorder:
             update: Int64 scalar, the number of the update.
             gradients: What the update is going to be made from, before clipping.
             clipped: The same after clipping; None where nothing clips.
-            weights: The trained variables, in the order of the shapes.
+            weights: The trained variables, in the order of the shapes; None after `keep`.
             probed: Float32 vector of what a probe found, always of the same length.
         """
         if probed is not None:
@@ -121,7 +121,10 @@ class Recorder:
             after_clipping = statistics.clipped_root_mean_squares(
                 packing.groups, packing.pack(clipped), after_clipping, xla
             )
-        samples = self._updates.pack(weights)
+        if weights is None:
+            samples = [variable.read_value() for variable in self._weights]
+        else:
+            samples = self.keep(weights)
         weight_rms = statistics.root_mean_squares(self._updates.groups, samples, xla)
         counts = statistics.exponent_histograms(
             self._histograms.groups, self._histograms.pack(gradients)
@@ -133,8 +136,20 @@ class Recorder:
             counts,
         ]
         self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
+
+    def keep(self, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Keeps a sample of the weights as they are.
+
+        Args:
+            weights: The trained variables before the update, in the order of the shapes.
+
+        Returns:
+            The sample: a matrix a group of the packing.
+        """
+        samples = self._updates.pack(weights)
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
+        return samples
 
     def _keep(self, probed: tf.Tensor) -> None:
         if self._probed is None:

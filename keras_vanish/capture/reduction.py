@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.recorder import Recorder
+from keras_vanish.capture.strategies import clips, reads_here, several_processes
 from keras_vanish.capture.update import (
     Readable,
     iterations_variable,
@@ -27,36 +28,6 @@ from keras_vanish.capture.update import (
     readable,
     recorded_when,
 )
-
-#: The strategies whose replicas each hold all weights and sum their gradients.
-MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def sums(strategy: Any) -> bool:
-    """Whether the replicas of a `tf.distribute` strategy sum their gradients."""
-    return isinstance(strategy, MIRRORED)
-
-
-def several_processes(strategy: Any) -> bool:
-    """Whether the replicas of a `tf.distribute` strategy are spread over several processes."""
-    return bool(sums(strategy) and strategy.extended._in_multi_worker_mode())
-
-
-def clips(optimizer: Any) -> bool:
-    """Whether a Keras optimizer clips the gradients that it is given."""
-    return bool(optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue)
-
-
-def reads_here() -> bool:
-    """Whether what runs or is traced now belongs to the replica whose readings are kept.
-
-    That is the first replica of each process; it is so where there are none.
-    """
-    context = tf.distribute.get_replica_context()
-    if context is None or not sums(context.strategy):
-        return True
-    # Among those of its process; the public one among all, and that as a tensor.
-    return bool(context._replica_id == 0)
 
 
 class _Reading:

@@ -12,7 +12,8 @@ from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.reduction import sums, tap_sum
+from keras_vanish.capture.reduction import tap_sum
+from keras_vanish.capture.strategies import clips, sums
 from keras_vanish.capture.update import (
     Update,
     build,
@@ -122,7 +123,7 @@ def _apply_and_record(
             weights = update.read_weights()
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)
-            if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+            if clips(optimizer):
                 clipped = optimizer._clip_gradients(clipped)
             recorder.before(number, seen, None if clipped is seen else clipped, weights, probe())
 

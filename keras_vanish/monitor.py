@@ -15,6 +15,7 @@ from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.optimizers import COMPILED, optimizers_of
 from keras_vanish.capture.probe import Probe
+from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
 from keras_vanish.capture.tap import innermost
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
@@ -177,14 +178,10 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         clear_leftover(model)
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
+        refused = refusal(model)
+        if refused is not None:
             self._function, self._watched = None, {}
-            self._warn(
-                "replicas",
-                "GradientMonitor does not read gradients that several replicas share yet: "
-                f"this fit goes on unmonitored. Received: a strategy with {replicas} replicas.",
-            )
+            self._warn("replicas", refused)
             return
         optimizers = optimizers_of(model)
         function_of = (id(model), id(model.train_function), *map(id, optimizers.values()))
@@ -200,7 +197,10 @@ class GradientMonitor(keras.callbacks.Callback):
         xla = bool(model.jit_compile) and not model.run_eagerly
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
-        interior = self._rescue.interior(xla) if alone else Interior()
+        strategy = model.distribute_strategy
+        acts = alone and not sums(strategy)
+        probes = bool(self.probe) and alone and not several_processes(strategy)
+        interior = self._rescue.interior(xla) if acts else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
         # function runs on the steps that are not recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
@@ -214,11 +214,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
-                probe=Probe(model, xla=xla) if self.probe and alone else None,
+                probe=Probe(model, xla=xla) if probes else None,
                 interior=interior,
             )
             compiled = alone or innermost(optimizer) is innermost(model.optimizer)
-            self._attach(attribute, "" if compiled else attribute, capture)
+            self._attach(attribute, "" if compiled else attribute, capture, strategy)
         captures = [track.capture for track in self._watched.values()]
         return TrainFunction(
             model,
@@ -230,9 +230,10 @@ class GradientMonitor(keras.callbacks.Callback):
             wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
         )
 
-    def _attach(self, attribute: str, key: str, capture: Capture) -> None:
+    def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:
         if key not in self._tracks:
-            self._tracks[key] = Track(self.log_dir, self.histograms, self._warn)
+            log_dir = self.log_dir if writes(strategy) else None
+            self._tracks[key] = Track(log_dir, self.histograms, self._warn)
         track = self._watched[attribute] = self._tracks[key]
         track.attach(capture)
 
@@ -309,7 +310,7 @@ class GradientMonitor(keras.callbacks.Callback):
         interior = self._rescue.interior(xla=False)
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
-        self._attach(COMPILED, "", capture)
+        self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
         self._begin(model, {COMPILED: optimizer})
         try:
@@ -359,16 +360,21 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
         alone = len(optimizers) == 1
-        self._acting = alone and self._rescue.asked
+        strategy = model.distribute_strategy
+        self._acting = alone and self._rescue.asked and not sums(strategy)
         for attribute, track in self._watched.items():
             if alone:
                 track.settle("")
             updates = track.begin()
-            if alone:
+            if self._acting:
                 by_fit = self._function is not None
                 self._rescue.begin(model, optimizers[attribute], updates, gives_batches=by_fit)
         if not alone:
             self._warn_of_several(optimizers)
+        inner = map(innermost, optimizers.values())
+        probes = bool(self.probe) and self._function is not None
+        for about, message in limits(strategy, inner, self._rescue.asked, probes):
+            self._warn(about, message)
         if self._every is not None:
             self._arm()
 

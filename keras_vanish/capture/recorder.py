@@ -100,7 +100,7 @@ class Recorder:
         update: tf.Tensor,
         gradients: Sequence[Any],
         clipped: Sequence[Any] | None,
-        weights: Sequence[tf.Tensor],
+        weights: Sequence[tf.Tensor] | None,
         probed: tf.Tensor | None = None,
     ) -> None:
         """Reads the gradients, and keeps a sample of the weights as they are.
@@ -110,12 +110,15 @@ class Recorder:
             gradients: What the update is going to be made from, before clipping: tensors or
                 `IndexedSlices`.
             clipped: The same after clipping; None where nothing clips.
-            weights: The trained variables, in the order of the shapes.
+            weights: The trained variables, in the order of the shapes; None after `keep`.
             probed: Float32 vector of what a probe found, always of the same length.
         """
         if probed is not None:
             self._keep(probed)
-        samples = self._updates.pack(weights)
+        if weights is None:
+            samples = [variable.read_value() for variable in self._weights]
+        else:
+            samples = self.keep(weights)
         weight_rms = statistics.root_mean_squares(self._updates.groups, samples, self.xla)
         moments, after_clipping, counts = self._read(gradients, clipped)
         columns = [
@@ -125,8 +128,20 @@ class Recorder:
             counts,
         ]
         self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
+
+    def keep(self, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Keeps a sample of the weights as they are.
+
+        Args:
+            weights: The trained variables before the update, in the order of the shapes.
+
+        Returns:
+            The sample: a matrix a group of the packing.
+        """
+        samples = self._updates.pack(weights)
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
+        return samples
 
     def _read(
         self, gradients: Sequence[Any], clipped: Sequence[Any] | None

@@ -32,7 +32,16 @@ from keras_vanish.summaries import (
 )
 from keras_vanish.tfrecord import frame, records
 
-__all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of", "verdicts"]
+__all__ = [
+    "RUN",
+    "EventWriter",
+    "Histograms",
+    "has_readings",
+    "read",
+    "runs",
+    "verdict_of",
+    "verdicts",
+]
 
 #: The run's folder in the log directory. TensorBoard follows one live file a folder, so
 #: it is not the one that the Keras callback writes to.
@@ -220,6 +229,20 @@ def runs(log_dir: str | os.PathLike[str]) -> dict[str, str]:
             "written before the first recorded step."
         )
     return dict(sorted(found.items()))
+
+
+def has_readings(directory: str) -> bool:
+    """Whether a run's folder holds event files of this package.
+
+    Args:
+        directory: The folder; it need not exist.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not file_system.exists(directory):
+        return False
+    return any(map(_is_ours, _event_files(directory, file_system.names(directory))))
 
 
 def verdict_of(history: Sequence[Diagnosis]) -> Verdict:

@@ -7,8 +7,11 @@ What is local is read with Python's own means. A path such as `gs://bucket/logs`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from tensorboard.compat import tf
@@ -17,6 +20,53 @@ from tensorboard.compat import tf
 def is_remote(path: str) -> bool:
     """Whether a path names a file system that is not the machine's own."""
     return "://" in path
+
+
+def usable(log_dir: str | os.PathLike[str]) -> str:
+    """The path of a directory that may be made, as a string.
+
+    Raises:
+        ValueError: If a file stands there, or the path names no file system that is known.
+    """
+    path = os.fspath(log_dir)
+    if isinstance(log_dir, PurePath) and _MANGLED.match(path):
+        raise ValueError(
+            "A pathlib.Path cannot hold the address of a file system: it turns :// into :/. "
+            f"Received: log_dir={log_dir!r}. Give it as a string."
+        )
+    try:
+        stands = is_file(path)
+    except OSError as error:
+        if isinstance(error.__cause__, tf.errors.UnimplementedError):
+            raise ValueError(
+                f"TensorFlow does not know the file system of log_dir. Received: "
+                f"log_dir={path!r}. Use one of {tf.io.gfile.get_registered_schemes()}, or "
+                "install tensorflow-io, which has more, and import it."
+            ) from error
+        stands = False  # It may be there when it is needed.
+    if stands:
+        raise ValueError(
+            f"log_dir must be a directory, but a file stands there. Received: "
+            f"log_dir={path!r}. Remove the file or choose another path."
+        )
+    return path
+
+
+#: `gs://bucket` after a `pathlib.Path` had it; not `C:/`.
+_MANGLED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+
+
+def unused(prefix: str, after: int) -> tuple[int, str]:
+    """The first number above `after`, and the path of that number, where nothing stands yet."""
+    for number in itertools.count(after + 1):
+        path = f"{prefix}{number}"
+        try:
+            taken = exists(path)
+        except OSError:
+            taken = False
+        if not taken:
+            return number, path
+    raise AssertionError
 
 
 @contextlib.contextmanager
@@ -38,9 +88,8 @@ def opened(path: str) -> Iterator[Any]:
     Raises:
         OSError: If it cannot be read.
     """
-    with os_errors(path):
-        with (tf.io.gfile.GFile if is_remote(path) else open)(path, "rb") as file:
-            yield file
+    with os_errors(path), (tf.io.gfile.GFile if is_remote(path) else open)(path, "rb") as file:
+        yield file
 
 
 def exists(path: str) -> bool:
@@ -127,9 +176,8 @@ def append(path: str, data: bytes) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with os_errors(path):
-        with (tf.io.gfile.GFile if is_remote(path) else open)(path, "ab") as file:
-            file.write(data)
+    with os_errors(path), (tf.io.gfile.GFile if is_remote(path) else open)(path, "ab") as file:
+        file.write(data)
 
 
 def remove(path: str) -> None:

@@ -55,6 +55,12 @@ def read_journal(directory: str) -> list[Intervention]:
     return [_parsed(line, path) for line in _read(path).split(b"\n")[:-1]]
 
 
+def length(directory: str) -> int:
+    """How many lines the journal of a run has."""
+    path = os.path.join(directory, NAME)
+    return _read(path).count(b"\n") if is_file(path) else 0
+
+
 def _torn(path: str) -> bool:
     """Whether the last line has no end."""
     with opened(path) as file:

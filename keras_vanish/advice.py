@@ -88,6 +88,9 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
 
 _MOST_NAMES = 6
 
+#: Of a longer name, so many characters are given.
+_LONGEST_NAME = 500
+
 
 def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
     """A verdict in plain words.
@@ -100,7 +103,7 @@ def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
     words, of_layers = _WORDS.get((verdict, cause)) or _WORDS[verdict, ""]
     if not blame or not of_layers:
         return words
-    names = ", ".join(blame[:_MOST_NAMES])
+    names = ", ".join(name[:_LONGEST_NAME] for name in blame[:_MOST_NAMES])
     if len(blame) > _MOST_NAMES:
         names += f" and {len(blame) - _MOST_NAMES} more"
     # Names may hold braces.

@@ -69,5 +69,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _failed(error: Exception) -> int:
-    print(f"keras-vanish: {error}", file=sys.stderr)
+    # Paths may hold anything: no line end and no control character gets through.
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+    print(f"keras-vanish: {line}", file=sys.stderr)
     return 2

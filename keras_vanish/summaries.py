@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -361,11 +362,12 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
     """The readings in the events of one file, in the order of the file.
 
     Args:
-        events: Serialised `Event` messages.
+        events: Serialised `Event` messages; what they hold is not trusted.
 
     Raises:
         ValueError: If a record is not as this version writes it.
     """
+    contents: dict[str, bytes] = {}
     described: dict[str, Any] = {}
     for data in events:
         event = parsed_event(data)
@@ -375,21 +377,20 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
         losses = (math.nan, math.nan)
         for value in event.summary.value:
             if value.metadata.plugin_data.plugin_name == PLUGIN:
-                content = value.metadata.plugin_data.content
-                described.setdefault(value.tag, _parsed(value.tag, content))
+                contents.setdefault(value.tag, value.metadata.plugin_data.content)
             elif not value.tag.startswith(f"{PLUGIN}/"):
                 continue
             if value.tag not in described:
-                raise ValueError(f"the tag {value.tag!r} has no metadata")
+                described[value.tag] = _parsed(value.tag, contents)
             description, table = described[value.tag], _table(value.tensor)
             if value.tag.startswith(f"{_PROFILE}/"):
-                profiles[description] = table
+                profiles[description] = _natural(table)
             elif value.tag.startswith(f"{_LOSS}/"):
                 losses = _two(table)
             elif value.tag.startswith(f"{_ACTIVATIONS}/"):
-                activations = description, table
+                activations = description, _natural(table, ACTIVATIONS)
             else:
-                record = (*description, table)
+                record = (*description, _natural(table, COLUMNS))
         if record is not None:
             probed = None if activations is None else Probed(*losses, *activations, profiles)
             yield Reading(event.step, event.wall_time, *record, probed)
@@ -407,31 +408,50 @@ def parsed_event(data: bytes) -> Event:
         raise ValueError(f"a record is not a TensorBoard event ({error})") from error
 
 
-def _parsed(tag: str, content: bytes) -> Any:
+#: The longest description of a record that is read, in bytes: it holds the names of the layers.
+_LONGEST = 2**24
+
+
+def _parsed(tag: str, contents: Mapping[str, bytes]) -> Any:
     """What the metadata of a record says: names and units, names, or one name."""
+    content = contents.get(tag)
+    if content is None:
+        raise ValueError(f"the tag {reprlib.repr(tag)} has no metadata")
+    if len(content) > _LONGEST:
+        raise ValueError(f"the metadata has {len(content)} bytes")
     try:
         fields = json.loads(content)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"the metadata is not JSON ({error})") from error
     version = fields.get("version") if isinstance(fields, dict) else None
     if version != VERSION:
         raise ValueError(
-            f"the record has version {version!r}, this keras-vanish reads version {VERSION}"
+            f"the record has version {reprlib.repr(version)}, this keras-vanish reads version "
+            f"{VERSION}"
         )
     if tag.startswith(f"{_PROFILE}/"):
         name = fields.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"the record has the name {name!r}")
+            raise ValueError(f"the record has the name {reprlib.repr(name)}")
         return name
     if tag.startswith(f"{_LOSS}/"):
         return None
     of_activations = tag.startswith(f"{_ACTIVATIONS}/")
-    if fields.get("columns") != list(ACTIVATIONS if of_activations else COLUMNS):
-        raise ValueError(f"the record has the columns {fields.get('columns')!r}")
+    columns = fields.get("columns")
+    if columns != list(ACTIVATIONS if of_activations else COLUMNS):
+        raise ValueError(f"the record has the columns {reprlib.repr(columns)}")
     names, units = fields.get("names"), fields.get("units")
     if not _all_of(str, names) or not (of_activations or _all_of(int, units)):
-        raise ValueError(f"the record has the names {names!r} and the units {units!r}")
-    return tuple(names) if of_activations else (tuple(names), tuple(units))
+        raise ValueError(
+            f"the record has the names {reprlib.repr(names)} and the units {reprlib.repr(units)}"
+        )
+    if of_activations:
+        return tuple(names)
+    if not names:
+        raise ValueError("the record has no layer")
+    if not all(0 <= width < 2**63 for width in units):
+        raise ValueError(f"the record has the units {reprlib.repr(units)}")
+    return tuple(names), tuple(units)
 
 
 def _all_of(kind: type, entries: object) -> bool:
@@ -444,10 +464,29 @@ def _two(table: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(table[0]), float(table[1])
 
 
+#: All else that is recorded is a magnitude, a share or a count.
+_SIGNED = ("gradient_mean", "gradient_min", "gradient_max", "preactivation_mean")
+
+
+def _natural(
+    table: npt.NDArray[np.float64], columns: Sequence[str] = ()
+) -> npt.NDArray[np.float64]:
+    """The table, if only numbers that may be negative are."""
+    negative = np.atleast_2d(table < 0).any(0)
+    if columns and table.ndim == 2 and table.shape[1] == len(columns):
+        negative &= ~np.isin(columns, _SIGNED)
+    if negative.any():
+        raise ValueError("the record has negative numbers where there can be none")
+    return table
+
+
 def _table(tensor: TensorProto) -> npt.NDArray[np.float64]:
+    content, rank = tensor.tensor_content, len(tensor.tensor_shape.dim)
+    if rank > 2:
+        raise ValueError(f"the record has {rank} dimensions")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    content = tensor.tensor_content
-    if tensor.dtype != types_pb2.DT_DOUBLE or len(content) != 8 * math.prod(shape):
+    whole = min(shape, default=0) >= 0 and len(content) == 8 * math.prod(shape)
+    if tensor.dtype != types_pb2.DT_DOUBLE or not whole:
         raise ValueError(
             f"the record is {len(content)} bytes of type {tensor.dtype} for the shape {shape}"
         )

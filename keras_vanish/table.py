@@ -16,11 +16,14 @@ from keras_vanish.interventions import Intervention
 
 _MISSING = "–"
 
-# Of more layers than this, only the outermost and the blamed ones are shown.
+# Of more layers than this, only the outermost and the first so many blamed ones are shown.
 _MOST_LAYERS = 60
 _OUTERMOST = 20
 
 _MOST_DONE = 10
+
+# A longer name fills the screen.
+_LONGEST_NAME = 500
 
 # One cell of the bar is one decade.
 _BAR_DECADES = 8
@@ -116,7 +119,8 @@ def _headline(verdict: str, spokesman: Diagnosis, last: Diagnosis) -> Text:
 
 def _layer_table(diagnosis: Diagnosis) -> Table:
     layers = diagnosis.reading.layers
-    blamed = [layer.name in diagnosis.blame for layer in layers]
+    guilty = frozenset(diagnosis.blame)
+    blamed = [layer.name in guilty for layer in layers]
     with_nonfinite = any(layer.nonfinite_count > 0 for layer in layers)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
@@ -140,7 +144,7 @@ def _layer_table(diagnosis: Diagnosis) -> Table:
         cells = [
             "!" if blamed[shown] else "",
             str(layer.depth),
-            _clean(layer.name),
+            _clean(layer.name[:_LONGEST_NAME]),
             _count(layer.size),
             _number(layer.gradient_rms),
             _bar(layer.gradient_rms, largest),
@@ -155,10 +159,12 @@ def _layer_table(diagnosis: Diagnosis) -> Table:
 
 def _shown(blamed: Sequence[bool]) -> Iterator[int | str]:
     """Indices of the layers to show, and words for each gap between them."""
-    hidden = 0
+    hidden = named = 0
     for index, guilty in enumerate(blamed):
+        named += guilty
         outermost = index < _OUTERMOST or index >= len(blamed) - _OUTERMOST
-        if len(blamed) > _MOST_LAYERS and not outermost and not guilty:
+        told = guilty and named <= _MOST_LAYERS
+        if len(blamed) > _MOST_LAYERS and not outermost and not told:
             hidden += 1
             continue
         if hidden:

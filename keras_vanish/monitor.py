@@ -15,7 +15,7 @@ import keras
 from keras_vanish import file_system
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.interior import Interior
-from keras_vanish.capture.optimizers import COMPILED, optimizers_of
+from keras_vanish.capture.optimizers import COMPILED, have_one_rate, optimizers_of
 from keras_vanish.capture.probe import Probe
 from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
 from keras_vanish.capture.tap import innermost
@@ -197,7 +197,7 @@ class GradientMonitor(keras.callbacks.Callback):
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        acts = alone and not sums(strategy)
+        acts = have_one_rate(optimizers) and not sums(strategy)
         probes = bool(self.probe) and alone and not several_processes(strategy)
         interior = self._rescue.interior(xla) if acts else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
@@ -306,7 +306,8 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        interior = self._rescue.interior(xla=False)
+        ruled = have_one_rate({COMPILED: optimizer})
+        interior = self._rescue.interior(xla=False) if ruled else Interior()
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
         self._attach(COMPILED, "", capture, model.distribute_strategy)
@@ -361,12 +362,13 @@ class GradientMonitor(keras.callbacks.Callback):
     def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        self._acting = alone and self._rescue.asked and not sums(strategy)
+        ruled = have_one_rate(optimizers)
+        self._acting = ruled and self._rescue.asked and not sums(strategy)
         self._begun = False
         if alone:
             for track in self._watched.values():
                 track.settle("")
-        else:
+        if not alone or not ruled:
             self._warn_of_several(optimizers)
         inner = map(innermost, optimizers.values())
         probes = bool(self.probe) and self._function is not None
@@ -413,13 +415,16 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _warn_of_several(self, optimizers: dict[str, Any]) -> None:
         names = ", ".join(optimizers)
+        if len(optimizers) == 1:
+            names = f"a {type(optimizers[names]).__name__}"
         if self._rescue.asked:
             self._warn(
                 "flags",
-                "GradientMonitor's flags auto_* act on the run of one optimizer: they do nothing "
-                f"in this fit. Received: a model that holds {names}. Readings go on.",
+                "GradientMonitor's flags auto_* act on the run of one optimizer, with one learning "
+                "rate: they do nothing in this fit."
+                f" Received: a model that holds {names}. Readings go on.",
             )
-        if self.probe:
+        if self.probe and len(optimizers) > 1:
             self._warn(
                 "probe",
                 "GradientMonitor probes the batch of one optimizer's loss: with several it shows "

@@ -34,6 +34,8 @@ VERSION = 1
 _ACTIVATIONS = f"{PLUGIN}/activations"
 _PROFILE = f"{PLUGIN}/profile"
 _LOSS = f"{PLUGIN}/loss"
+#: What was done, for programs: one string of JSON an intervention.
+INTERVENTIONS = f"{PLUGIN}/interventions"
 
 _HISTOGRAM_AXIS = (
     "The axis is log10 of the magnitude of the gradient's entries, before clipping: -9 stands "
@@ -296,7 +298,7 @@ def _contents(
 
 
 def interventions_event(interventions: Sequence[Intervention], wall_time: float) -> Event:
-    """The event that tells what was done at one step, as text.
+    """The event that tells what was done at one step, as text and as JSON.
 
     Args:
         interventions: What was done.
@@ -307,6 +309,12 @@ def interventions_event(interventions: Sequence[Intervention], wall_time: float)
     value = event.summary.value.add(tag="gradients/interventions", metadata=_TEXT)
     value.tensor.dtype = types_pb2.DT_STRING
     value.tensor.string_val[:] = (text.encode("utf-8", "backslashreplace"),)
+    value = event.summary.value.add(tag=INTERVENTIONS, metadata=_INTERVENTIONS)
+    value.tensor.dtype = types_pb2.DT_STRING
+    value.tensor.tensor_shape.CopyFrom(_shape(len(interventions)))
+    value.tensor.string_val[:] = [
+        intervention.to_json().encode("utf-8", "backslashreplace") for intervention in interventions
+    ]
     return event
 
 
@@ -320,6 +328,10 @@ _SCALAR = _with_class(scalar_plugin.create_summary_metadata("", ""), summary_pb2
 _TEXT = _with_class(text_plugin.create_summary_metadata("", ""), summary_pb2.DATA_CLASS_TENSOR)
 _HISTOGRAM = _with_class(
     histogram_plugin.create_summary_metadata("", _HISTOGRAM_AXIS), summary_pb2.DATA_CLASS_TENSOR
+)
+_INTERVENTIONS = SummaryMetadata(
+    plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
+    data_class=summary_pb2.DATA_CLASS_TENSOR,
 )
 
 
@@ -374,9 +386,11 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
         profiles: dict[str, npt.NDArray[np.float64]] = {}
         losses = (math.nan, math.nan)
         for value in event.summary.value:
+            if value.tag == INTERVENTIONS:
+                continue
             if value.metadata.plugin_data.plugin_name == PLUGIN:
                 content = value.metadata.plugin_data.content
-                described.setdefault(value.tag, _parsed(value.tag, content))
+                described.setdefault(value.tag, described_by(value.tag, content))
             elif not value.tag.startswith(f"{PLUGIN}/"):
                 continue
             if value.tag not in described:
@@ -407,8 +421,20 @@ def parsed_event(data: bytes) -> Event:
         raise ValueError(f"a record is not a TensorBoard event ({error})") from error
 
 
-def _parsed(tag: str, content: bytes) -> Any:
-    """What the metadata of a record says: names and units, names, or one name."""
+def described_by(tag: str, content: bytes) -> Any:
+    """What the metadata of a record says.
+
+    Args:
+        tag: The record's tag.
+        content: The metadata's content.
+
+    Returns:
+        Names and units of the layers for the record itself, names for that of activations,
+        the layer's name for a profile, None for the losses.
+
+    Raises:
+        ValueError: If it is not as this version writes it.
+    """
     try:
         fields = json.loads(content)
     except ValueError as error:

@@ -90,7 +90,7 @@ export function fromLog(log) {
   if (log == null || log !== log) return "missing";
   if (log === Infinity) return "NaN or Inf";
   if (log === -Infinity) return "0";
-  if (log > -3 && log < 4) return String(Number((10 ** log).toPrecision(3)));
+  if (log > -3.0005 && log < 4) return String(Number((10 ** log).toPrecision(3)));
   let exponent = Math.floor(log);
   let mantissa = (10 ** (log - exponent)).toFixed(1);
   if (mantissa === "10.0") [mantissa, exponent] = ["1.0", exponent + 1];

@@ -57,7 +57,11 @@ const page = {
     parts.note.style.top = `${box.bottom + 6 + scrollY}px`;
   },
 
-  loaded: () => draw(),
+  /** Called by a panel that has something new to draw. */
+  loaded() {
+    draw();
+    showQuantities();
+  },
 };
 
 /** The runs that are shown: those chosen, or the first two. */
@@ -128,7 +132,6 @@ async function load(all = false) {
   const revisions = new Map(runs.map(({ run, revision }) => [run, revision]));
   const old = show().filter((panel) => all || panel.revision !== revisions.get(panel.run));
   await Promise.all(old.map((panel) => panel.load(revisions.get(panel.run))));
-  showQuantities();
 }
 
 function showQuantities() {

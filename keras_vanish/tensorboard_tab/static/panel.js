@@ -76,14 +76,14 @@ export class Panel {
     this.node.dataset.run = this.run;
   }
 
-  /** Asks for everything, and draws it. */
+  /** Asks for everything, and draws it; done when the heatmap is there. */
   load(revision) {
     const asked = ++this.asked;
     return this.#safely(() => this.#load(revision, () => asked !== this.asked));
   }
 
   async #load(revision, stale) {
-    const { quantity, layer } = this.page.chosen();
+    const { quantity } = this.page.chosen();
     const data = await this.#heatmap(quantity);
     if (stale() || !data) return;
     const { label, scale } = data;
@@ -93,12 +93,18 @@ export class Panel {
     this.page.loaded();
     this.about = await api.about(this.run);
     if (stale()) return;
+    this.page.loaded();
+    void this.#safely(() => this.#loadRest(stale));
+  }
+
+  /** What takes longer; the page does not wait for it to ask for news. */
+  async #loadRest(stale) {
     await Promise.all([
       this.#loadScores(stale),
       this.#loadTime(stale),
-      layer === null ? null : this.#loadLayer(stale),
+      this.page.chosen().layer === null ? null : this.#loadLayer(stale),
     ]);
-    if (!stale()) this.node.dataset.ready = revision;
+    if (!stale()) this.node.dataset.ready = this.revision;
   }
 
   /** The matrix of a quantity: all missing where this run has nothing of the kind. */
@@ -180,7 +186,6 @@ export class Panel {
 
   /** Draws all again: with another range of colours, another theme, another width. */
   draw(range, row) {
-    if (!this.data) return;
     this.range = range;
     this.gutter = this.#gutter(this.data.names);
     this.title.textContent = `${this.quantity.label} by layer and step`;

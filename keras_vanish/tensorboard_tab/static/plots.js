@@ -62,7 +62,7 @@ export class Plot {
     }
     for (const { from, to, color } of bands) {
       context.fillStyle = color;
-      context.fillRect(from, top - 10, Math.max(1, to - from), 5);
+      if (from < right) context.fillRect(from, top - 10, Math.max(1, to - from), 5);
     }
     for (const line of lines) this.#line(context, colors, { left, right, top, bottom, x, y }, line);
     context.save();

@@ -51,7 +51,7 @@ export class Scores {
       lines: [{ y: threshold }],
       bands: steps.map((step, place) => ({
         from: axis.x(step),
-        to: place + 1 < steps.length ? axis.x(steps[place + 1]) : axis.right,
+        to: Math.min(axis.right, place + 1 < steps.length ? axis.x(steps[place + 1]) : axis.right),
         color: tinted(verdicts[place], theme),
       })),
       series: [

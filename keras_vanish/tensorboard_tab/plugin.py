@@ -26,6 +26,7 @@ _JAVASCRIPT = "application/javascript"
 FILES = {
     "index.js": _JAVASCRIPT,
     "api.js": _JAVASCRIPT,
+    "blocks.js": _JAVASCRIPT,
     "canvas.js": _JAVASCRIPT,
     "colors.js": _JAVASCRIPT,
     "elements.js": _JAVASCRIPT,

@@ -66,6 +66,17 @@ def test_only_what_is_shown_is_made(restless: Make) -> None:
     assert complete
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_readings_that_tensorboard_drops_change_what_is_known_of_the_rest(
+    restless: Make, seed: int
+) -> None:
+    run = restless(seed, 12)
+    scoring = Scoring()
+    scoring.of(run, run, 60)
+    rest = run[3::2]
+    assert scoring.of(rest, rest, 60)[1] == diagnoses(rest)
+
+
 def test_a_run_that_grows_keeps_what_was_made(
     restless: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,24 +12,6 @@ export const MOST_HEIGHT = 460;
 const RIGHT = 10;
 const GROUP = 16;
 
-/** The block that a layer stands in: its folder, or a stem such as `conv2_block1`. */
-export function block(name) {
-  if (name.includes("/")) return name.slice(0, name.lastIndexOf("/"));
-  const stem = /^(.*?(?:block|stage|encoder|decoder|group|level)_?\d+[a-z]?)(?:_|$)/i.exec(name);
-  return stem ? stem[1] : "";
-}
-
-function blocks(names) {
-  const found = [];
-  names.forEach((name, row) => {
-    const of = block(name);
-    const last = found[found.length - 1];
-    if (last && last.name === of) last.to = row;
-    else found.push({ name: of, from: row, to: row });
-  });
-  return found.filter((one) => one.name && one.to > one.from);
-}
-
 export class Heatmap {
   /**
    * `listeners` are `over(cell, event)`, with null where the pointer leaves, and
@@ -53,13 +35,12 @@ export class Heatmap {
   }
 
   /**
-   * Takes a matrix. `labels` name its rows, the first at the bottom where `upward`; a row is `row`
-   * pixels high; `line` is, by column, how many rows lie above the horizon.
+   * Takes a matrix. `labels` name its rows, the first at the bottom where `upward`, and `blocks`
+   * are as in `blocksOf`; a row is `row` pixels high; `line` is the horizon by column.
    */
-  show({ data, labels, range, gutter, row, line }) {
+  show({ data, labels, blocks = [], range, gutter, row, line }) {
     const first = !this.data;
-    Object.assign(this, { data, labels, range, gutter, row, line });
-    this.blocks = this.upward ? blocks(labels) : [];
+    Object.assign(this, { data, labels, blocks, range, gutter, row, line });
     this.width = this.node.clientWidth || 600;
     this.content = Math.max(1, Math.round(this.row * data.rows));
     this.height = Math.min(this.content, MOST_HEIGHT);
@@ -159,8 +140,7 @@ export class Heatmap {
       if ((row % stride && !chosen) || !within(y)) continue;
       context.font = font(11, chosen ? 600 : 400);
       context.fillStyle = chosen ? colors.text : colors.quiet;
-      const name = this.blocks.length && block(this.labels[row]) ? this.#tail(row) : this.labels[row];
-      context.fillText(shortened(clean(name), letters), this.gutter - 7, y, room);
+      context.fillText(shortened(clean(this.labels[row]), letters), this.gutter - 7, y, room);
     }
     let free = Infinity;
     for (const one of this.blocks) {
@@ -182,15 +162,10 @@ export class Heatmap {
         context.rotate(-Math.PI / 2);
         context.textAlign = "center";
         const room = Math.min(this.height, bottom) - Math.max(0, top);
-        context.fillText(shortened(clean(one.name), Math.max(3, Math.floor(room / 6))), 0, 0, room);
+        context.fillText(shortened(clean(one.name), Math.max(3, Math.floor(room / 5.2))), 0, 0, room);
         context.restore();
       }
     }
-  }
-
-  #tail(row) {
-    const name = this.labels[row];
-    return name.slice(block(name).length).replace(/^[/_]/, "") || name;
   }
 
   #horizon(context) {

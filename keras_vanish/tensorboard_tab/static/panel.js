@@ -1,11 +1,12 @@
 /** One run: its verdict in words, its heatmap, its scores, and the details beside them. */
 
 import * as api from "./api.js";
+import { blocksOf } from "./blocks.js";
 import { font, inks, shownAs, whole } from "./canvas.js";
 import { VERDICTS } from "./colors.js";
 import { clean, element, runName } from "./elements.js";
 import { composed } from "./export.js";
-import { Heatmap, block } from "./heatmap.js";
+import { Heatmap } from "./heatmap.js";
 import { Layer } from "./layer.js";
 import { Profile } from "./profile.js";
 import { Scores } from "./scores.js";
@@ -187,9 +188,11 @@ export class Panel {
   /** Draws all again: with another range of colours, another theme, another width. */
   draw(range, row) {
     this.range = range;
-    this.gutter = this.#gutter(this.data.names);
+    const { blocks, short } = blocksOf(this.data.names);
+    this.gutter = this.#gutter(short, blocks);
     this.title.textContent = `${this.quantity.label} by layer and step`;
-    this.heatmap.show({ data: this.data, labels: this.data.names, range, gutter: this.gutter, row });
+    const { data, gutter } = this;
+    this.heatmap.show({ data, labels: short, blocks, range, gutter, row });
     this.#mark();
     this.#drawScores();
     this.#drawTime();
@@ -197,12 +200,13 @@ export class Panel {
     this.node.dataset.drawn = this.revision;
   }
 
-  #gutter(names) {
+  #gutter(names, blocks) {
     const context = document.createElement("canvas").getContext("2d");
     context.font = font(11, 600);
-    const room = names.some((name) => block(name)) ? 30 : 14;
-    const tails = names.slice(0, 2000).map((name) => clean(name.slice(0, 60)));
-    const widest = tails.reduce((most, name) => Math.max(most, context.measureText(name).width), 0);
+    const room = blocks.length ? 30 : 14;
+    const all = [...names, ...blocks.map(({ name }) => name.slice(0, 16))].slice(0, 2000);
+    const texts = all.map((name) => clean(name.slice(0, 60)));
+    const widest = texts.reduce((most, text) => Math.max(most, context.measureText(text).width), 0);
     const most = Math.min(170, 0.3 * (this.heatmap.node.clientWidth || 600));
     return Math.round(Math.max(64, Math.min(most, widest + room)));
   }

@@ -217,6 +217,8 @@ export async function render() {
   });
   addEventListener("resize", () => requestAnimationFrame(draw));
   onReload(() => void news());
+  // Keys work at once: whoever opened the tab has just left TensorBoard's own page.
+  window.focus();
   await news();
   const later = () =>
     setTimeout(async () => {

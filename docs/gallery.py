@@ -1,12 +1,14 @@
 """Makes the gallery: `python docs/gallery.py` trains 16 runs, draws them, and writes gallery.md.
 
-Every figure and every verdict on the page comes from the runs' event files. Needs matplotlib and
-scikit-learn; takes a few minutes on two cores, and nothing from the network.
+`python docs/gallery.py dead_relu` makes that section anew and keeps the others. Every figure and
+every verdict on the page comes from the runs' event files. Needs matplotlib and scikit-learn; takes
+a few minutes on two cores, and nothing from the network.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -81,6 +83,9 @@ def panel(illness: Illness, title: str, history: Sequence[Diagnosis]) -> Panel:
         of = "gradient_rms" if illness.shows == "activations" else "saturated_fraction"
         found = [{a.name: getattr(a, of) for a in r.activations} for r in readings]
         names = [name for name, value in found[0].items() if value >= 0]
+    elif illness.shows == "zeros":
+        found = [{n.name: n.zero_fraction for n in r.layers} for r in readings]
+        names = list(readings[0].names)
     else:
         found = [
             {n.name: np.inf if n.nonfinite_count > 0 else n.gradient_rms for n in r.layers}
@@ -95,6 +100,7 @@ MEANING = {
     "gradient": "RMS of a layer's gradient",
     "activations": "RMS of dL/dh of a layer",
     "saturated": "share of saturated units of a layer",
+    "zeros": "share of exact zeros in a layer's gradient",
     "time": "RMS of dL/dh at a time step",
 }
 
@@ -114,12 +120,12 @@ hatched is not known, red is NaN or Inf. [How to read the pictures](pictures.md)
 def section(illness: Illness, ill: Outcome, cured: Outcome) -> str:
     rows = [
         f"| {label}: {run.code} | {outcome.words} | {outcome.loss:.2g} | {outcome.accuracy:.0%} |"
-        for label, run, outcome in (("ill", illness.ill, ill), ("cured", illness.cured, cured))
+        for label, run, outcome in zip(illness.labels, (illness.ill, illness.cured), (ill, cured))
     ]
     parts = [
         f"## {illness.title}",
         illness.words,
-        f"![{MEANING[illness.shows]}, ill on the left and cured on the right]"
+        f"![{MEANING[illness.shows]}: {illness.labels[0]} on the left, {illness.labels[1]} on the right]"
         f"(gallery/{illness.name}.svg)",
         illness.seen,
         "\n".join(["| | the monitor says | loss | accuracy |", "| --- | --- | --- | --- |", *rows]),
@@ -130,21 +136,33 @@ def section(illness: Illness, ill: Outcome, cured: Outcome) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
+    """Makes the sections of these illnesses, or all; the others stay as they are on the page."""
+    page = HERE / "gallery.md"
     (HERE / "gallery").mkdir(exist_ok=True)
-    page = [HEAD.format(steps=STEPS, batch=BATCH)]
+    kept = re.split(r"^(?=## )", page.read_text(), flags=re.M)[1:] if names else []
+    sections = {text.partition("\n")[0]: text.strip() + "\n" for text in kept}
     for illness in ILLNESSES:
+        if names and illness.name not in names:
+            continue
         outcomes = [train(illness, run) for run in (illness.ill, illness.cured)]
         panels = [
             panel(illness, f"{title}: {verdict_of(outcome.history)}", outcome.history)
-            for title, outcome in zip(("ill", "cured"), outcomes)
+            for title, outcome in zip(illness.labels, outcomes)
         ]
         name = f"gallery/{illness.name}.svg"
-        heatmaps(name, panels, MEANING[illness.shows], decades=illness.shows != "saturated")
-        page.append(section(illness, *outcomes))
-        print(page[-1], flush=True)
-    (HERE / "gallery.md").write_text("\n".join(page))
+        heatmaps(
+            name,
+            panels,
+            MEANING[illness.shows],
+            decades=illness.shows not in ("saturated", "zeros"),
+        )
+        text = section(illness, *outcomes)
+        sections[text.partition("\n")[0]] = text
+        print(text, flush=True)
+    ordered = [sections[f"## {illness.title}"] for illness in ILLNESSES]
+    page.write_text("\n".join([HEAD.format(steps=STEPS, batch=BATCH), *ordered]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1:])

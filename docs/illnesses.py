@@ -44,6 +44,7 @@ class Illness:
         shows: What the picture shows of a layer at a step, or "time": dL/dh_t.
         recall: Whether the digit is shown row by row, with a long pause to the end.
         precision: The dtype policy.
+        labels: What the two runs are called.
     """
 
     name: str
@@ -52,9 +53,10 @@ class Illness:
     seen: str
     ill: Run
     cured: Run
-    shows: Literal["gradient", "activations", "saturated", "time"] = "gradient"
+    shows: Literal["gradient", "activations", "saturated", "time", "zeros"] = "gradient"
     recall: bool = False
     precision: str = "float32"
+    labels: tuple[str, str] = ("ill", "cured")
 
 
 def data(recall: bool) -> tuple[Any, Any]:
@@ -194,7 +196,7 @@ ILLNESSES = (
         "One step that is too large pushes all units of a layer below zero, for every sample. "
         "Their slope is zero there: they never come back.",
         "White is exactly zero. The network is well until one step kills it.",
-        Run("`SGD(2.0)`", dense(5, "relu", "he_normal"), sgd(2.0)),
+        Run("`SGD(1.2)`", dense(5, "relu", "he_normal"), sgd(1.2)),
         Run("`SGD(0.05)`", dense(5, "relu", "he_normal"), sgd(0.05)),
     ),
     Illness(
@@ -230,23 +232,27 @@ ILLNESSES = (
     Illness(
         "float16_underflow",
         "Underflow in float16",
-        "float16 knows nothing between 0 and 6e-8. The loss is multiplied by 1e-5 here, as where "
+        "float16 knows nothing between 0 and 6e-8. The loss is multiplied by 5e-6 here, as where "
         "it is one term of many: without loss scaling, gradients are rounded to zero on their way "
         "back.",
-        "White is exactly zero.",
+        "The share of exact zeros of each layer. ReLU alone makes a third of them; the rest is "
+        "rounded away. The entries that are left are as large as before, and so the verdict, which "
+        "compares layers, stays healthy: what tells is the share of zeros.",
         Run(
             "`mixed_float16`, `compile(auto_scale_loss=False)`",
             dense(6, "relu", "he_normal"),
             lambda: optimizers.Lion(1e-4),
-            {"auto_scale_loss": False, "loss_weights": 1e-5},
+            {"auto_scale_loss": False, "loss_weights": 5e-6},
         ),
         Run(
             "`mixed_float16`, `compile(auto_scale_loss=True)`, which is Keras's default",
             dense(6, "relu", "he_normal"),
             lambda: optimizers.Lion(1e-4),
-            {"auto_scale_loss": True, "loss_weights": 1e-5},
+            {"auto_scale_loss": True, "loss_weights": 5e-6},
         ),
+        shows="zeros",
         precision="mixed_float16",
+        labels=("unscaled", "scaled"),
     ),
     Illness(
         "starved_expert",
@@ -254,9 +260,11 @@ ILLNESSES = (
         "In a mixture of experts, a router sends each sample to one of four. Whom it never chooses "
         "gets no gradient, and so is never chosen. That is no illness of the gradients, and is not "
         "called one: they reach every layer that the loss depends on.",
-        "One row is exactly zero, white, and the rest is well. In the table the expert has 100% "
-        "zeros and an update ratio of 0.",
+        "Rows that are exactly zero, white, between rows that are well. In the table such an expert "
+        "has 100% zeros. Digits need no more than one expert: to balance them costs some accuracy "
+        "here.",
         Run("a router alone", experts(0.0), adam()),
-        Run("a router with a balancing loss", experts(0.1), adam()),
+        Run("a router with a balancing loss", experts(1.0), adam()),
+        labels=("starved", "balanced"),
     ),
 )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -59,6 +59,7 @@ def test_the_course_of_the_verdict(
     assert course(history(kinds)) == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text("hvn", min_size=1, max_size=12))
 def test_the_course_ends_with_the_verdict_and_goes_forward(
     make_reading: MakeReading, kinds: str
@@ -159,6 +160,19 @@ def test_many_layers_share_lines(make_reading: MakeReading) -> None:
 def test_no_line_is_wider_than_the_terminal(history: MakeHistory, width: int) -> None:
     text = render(history("vvhh" * 200), width=width)
     assert max(map(cell_len, text.splitlines())) <= width
+
+
+def test_a_narrow_terminal_cuts_lines_and_does_not_wrap_them(history: MakeHistory) -> None:
+    lines = render(history("v" * 20), width=24).splitlines()
+    assert [line for line in lines if "██" in line] == [
+        "    2 dense_2     ██████",
+        "vanishing score   ██████",
+    ]
+
+
+def test_what_is_not_finite_is_marked(history: MakeHistory) -> None:
+    text = render(history("hnh"), width=80)
+    assert "!   1 dense_1     █X█ 1.0e-02\n" in text
 
 
 @pytest.mark.parametrize("name", ["nested/" * 20 + "last", "層" * 30 + "last", "a\x1b[31m\nlast"])

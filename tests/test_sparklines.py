@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_vanish.sparklines import BLOCKS, MISSING, NONFINITE, ZERO, heatmap, line, spans
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.integers(1, 100))
 def test_spans_are_everything_once_and_in_order(count: int, most: int) -> None:
     found = spans(count, most)

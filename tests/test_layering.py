@@ -41,6 +41,7 @@ WITH_TENSORFLOW = {
     "reinitialize",
     "rescue",
     "snapshot",
+    "track",
 }
 
 

@@ -122,10 +122,11 @@ def section(illness: Illness, ill: Outcome, cured: Outcome) -> str:
         f"| {label}: {run.code} | {outcome.words} | {outcome.loss:.2g} | {outcome.accuracy:.0%} |"
         for label, run, outcome in zip(illness.labels, (illness.ill, illness.cured), (ill, cured))
     ]
+    first, second = illness.labels
     parts = [
         f"## {illness.title}",
         illness.words,
-        f"![{MEANING[illness.shows]}: {illness.labels[0]} on the left, {illness.labels[1]} on the right]"
+        f"![{MEANING[illness.shows]}: {first} on the left, {second} on the right]"
         f"(gallery/{illness.name}.svg)",
         illness.seen,
         "\n".join(["| | the monitor says | loss | accuracy |", "| --- | --- | --- | --- |", *rows]),

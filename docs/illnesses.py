@@ -260,9 +260,9 @@ ILLNESSES = (
         "In a mixture of experts, a router sends each sample to one of four. Whom it never chooses "
         "gets no gradient, and so is never chosen. That is no illness of the gradients, and is not "
         "called one: they reach every layer that the loss depends on.",
-        "Rows that are exactly zero, white, between rows that are well. In the table such an expert "
-        "has 100% zeros. Digits need no more than one expert: to balance them costs some accuracy "
-        "here.",
+        "Rows that are exactly zero, white, between rows that are well. In the table such an "
+        "expert has 100% zeros. Digits need no more than one expert: to balance them costs some "
+        "accuracy here.",
         Run("a router alone", experts(0.0), adam()),
         Run("a router with a balancing loss", experts(1.0), adam()),
         labels=("starved", "balanced"),

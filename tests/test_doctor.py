@@ -1,3 +1,5 @@
+"""What the doctor says, and its picture, which keras_vanish/timeline.py draws."""
+
 from __future__ import annotations
 
 import json

@@ -237,7 +237,7 @@ ILLNESSES = (
         "back.",
         "The share of exact zeros of each layer. ReLU alone makes a third of them; the rest is "
         "rounded away. The entries that are left are as large as before, and so the verdict, which "
-        "compares layers, stays healthy: what tells is the share of zeros.",
+        "compares layers, stays healthy: what tells is the share of zeros, and the advice.",
         Run(
             "`mixed_float16`, `compile(auto_scale_loss=False)`",
             dense(6, "relu", "he_normal"),

@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 HERE = Path(__file__).parent
 
 # Where SVG keeps its time and its random names, it differs each time.
-mpl.rcParams.update({"svg.hashsalt": "keras-vanish", "svg.fonttype": "none", "font.size": 8})
+mpl.rcParams.update({"svg.hashsalt": "keras-vanish", "svg.fonttype": "none"})
 
 #: Perceptually uniform, and the same to the colour-blind (Nuñez, Anderton & Renslow 2018).
 MAP = mpl.colormaps["cividis"]
@@ -48,6 +48,7 @@ def save(figure: Any, name: str) -> None:
     plt.close(figure)
 
 
+@mpl.rc_context({"font.size": 8})
 def heatmaps(name: str, panels: Sequence[Panel], meaning: str, decades: bool) -> None:
     """Heatmaps side by side, with one scale.
 

@@ -16,8 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_vanish
+from keras_vanish import GradientMonitor
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -219,3 +221,18 @@ def test_a_worker_that_is_killed_leaves_readable_logs(tmp_path: Path) -> None:
     assert len(history) >= 20
     assert [diagnosis.step for diagnosis in history] == list(range(len(history)))
     assert [d.step for d in keras_vanish.read(tmp_path / "0")] == [d.step for d in history]
+
+
+def test_one_device_is_read_and_acted_on_as_without_a_strategy() -> None:
+    histories = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("CPU:0")):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+            model.compile("adam", "mse")
+        monitor = GradientMonitor(None, update_freq=1, auto_clip=True)
+        x = np.linspace(-1, 1, 64, dtype="float32").reshape(16, 4)
+        model.fit(x, x[:, :1], batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+        histories.append([diagnosis.reading.table for diagnosis in monitor.history])
+    assert len(histories[0]) == 2
+    np.testing.assert_array_equal(*histories)

@@ -88,7 +88,7 @@ def test_the_numbers_are_those_of_the_dense_gradient(
 def test_no_tensor_of_the_size_of_the_vocabulary_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    vocabulary = 1000
+    vocabulary = 100_000
     # TensorFlow warns where slices become a tensor of so many entries, or of unknown shape.
     monkeypatch.setattr(indexed_slices, "_LARGE_SPARSE_NUM_ELEMENTS", 1)
     variable = tf.Variable(tf.ones([vocabulary, 8]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from keras_vanish import scores
@@ -24,6 +24,9 @@ from keras_vanish.scores import (
 )
 
 Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite", "unknown"]
+
+#: From what needs no attention to what needs it most.
+_WORSE: tuple[Verdict, ...] = ("healthy", "unknown", "vanishing", "exploding", "nonfinite")
 
 #: How many readings in a row must agree before the run's verdict follows them.
 AGREEING_READINGS = 3
@@ -44,6 +47,9 @@ class Diagnosis:
         cause: The component that the verdict rests on; empty where there is none.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
+        optimizer: Which of several optimizers was read, by the attribute that holds it; empty
+            where there is one. Event files hold a run each and do not tell: it does not count
+            when diagnoses are compared.
     """
 
     reading: Reading
@@ -54,6 +60,7 @@ class Diagnosis:
     cause: str
     blame: tuple[str, ...]
     advice: tuple[str, ...]
+    optimizer: str = field(default="", compare=False)
 
     @property
     def step(self) -> int:
@@ -80,7 +87,7 @@ class Diagnosis:
         return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
-def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
+def diagnose(reading: Reading, course: Course | None = None, optimizer: str = "") -> Diagnosis:
     """Scores, verdict, blame and advice for one reading.
 
     In this order: NaN or Inf in a gradient; updates as large as the weights; saturated
@@ -91,6 +98,7 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
         reading: The reading.
         course: Whether the run had learned anything up to and with this reading; without
             it nothing is known of vanishing through time.
+        optimizer: Which of several optimizers was read.
     """
     layers, activations, timesteps = reading.layers, reading.activations, reading.timesteps
     by_weights = scores.weight_profile(layers)
@@ -153,6 +161,7 @@ def diagnose(reading: Reading, course: Course | None = None) -> Diagnosis:
         cause=cause,
         blame=tuple(dict.fromkeys(blame)),
         advice=advice(verdict, cause),
+        optimizer=optimizer,
     )
 
 
@@ -188,6 +197,11 @@ def diagnoses(readings: Iterable[Reading]) -> list[Diagnosis]:
         course = course.after(reading)
         found.append(diagnose(reading, course))
     return found
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict to look at first; `"unknown"` where there is none."""
+    return max(verdicts, key=_WORSE.index, default="unknown")
 
 
 def steadied(previous: Verdict, recent: Sequence[Diagnosis]) -> Verdict:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import functools
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,15 +12,17 @@ from typing import Any
 import keras
 
 from keras_vanish.capture.capture import Capture, Captured
+from keras_vanish.capture.interior import Interior
+from keras_vanish.capture.optimizers import COMPILED, optimizers_of
 from keras_vanish.capture.probe import Probe
+from keras_vanish.capture.tap import innermost
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
-from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
-from keras_vanish.events import EventWriter, Histograms
+from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
 from keras_vanish.interventions import Intervention, LearningRateControl, Reinitialization, Rollback
-from keras_vanish.reading import Probed, from_rows
 from keras_vanish.rescue import CLIPPING, Rescue, policy
-from keras_vanish.scores import Course
+from keras_vanish.scores import worst
 from keras_vanish.table import render
+from keras_vanish.track import Track
 
 
 class GradientMonitor(keras.callbacks.Callback):
@@ -39,6 +40,10 @@ class GradientMonitor(keras.callbacks.Callback):
     cause: weights end bit for bit as without the monitor. The last scores are put into the
     epoch's logs as `vanishing_score` and `exploding_score`, for the callbacks that stand after
     this one.
+
+    Where a `train_step` of the model's own applies several optimizers that it holds, as that of
+    a GAN does, each has a run of its own, `<log_dir>/<attribute>/gradients`, and counts its own
+    steps. Diagnoses tell by `optimizer` whose they are; the scores in the logs are the worst.
 
     Args:
         log_dir: Directory of the event files, or None to write none and only keep
@@ -65,6 +70,11 @@ class GradientMonitor(keras.callbacks.Callback):
             from its data. True, or a `Reinitialization`. Does nothing in a custom loop.
         dry_run: Whether the flags only say what they would do.
         on_diagnosis: Called with each `Diagnosis`. An exception in it becomes a warning.
+
+    Attributes:
+        history: Each `Diagnosis`, oldest first.
+        interventions: What the flags did, oldest first. With several optimizers they do
+            nothing.
 
     Raises:
         ValueError: If `update_freq`, `probe` or a flag is none of the above, `on_diagnosis`
@@ -110,7 +120,6 @@ class GradientMonitor(keras.callbacks.Callback):
         self.probe = probe
         self.on_diagnosis = on_diagnosis
         self.history: list[Diagnosis] = []
-        self.verdict: Verdict = "unknown"
         self.interventions: list[Intervention] = []
         self._rescue = Rescue(
             clipping=policy("auto_clip", auto_clip, CLIPPING),
@@ -119,16 +128,31 @@ class GradientMonitor(keras.callbacks.Callback):
             init=policy("auto_init", auto_init, (Reinitialization,)),
             dry_run=dry_run,
         )
-        self._course = Course()
-        self._capture: Capture | None = None
+        # By what keeps them apart over all fits: the attribute, and "" for the compiled one.
+        self._tracks: dict[str, Track] = {}
+        # Those of the fit that runs, by the attribute.
+        self._watched: dict[str, Track] = {}
+        self._acting = False
         self._function: TrainFunction | None = None
-        self._watched: tuple[int, int, int] | None = None
-        self._writer: EventWriter | None = None
-        self._offset = 0
+        self._function_of: tuple[int, ...] | None = None
         self._warned: set[str] = set()
         self._epoch_length: int | None = None
         self._batch = 0
         self._steps_per_call = 1
+
+    @property
+    def verdict(self) -> Verdict:
+        """The run's verdict so far; of several optimizers' verdicts the worst."""
+        return worst_of(self.verdicts.values())
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict so far on each optimizer that was read, by `Diagnosis.optimizer`."""
+        return {
+            track.name or "": track.verdict
+            for track in self._tracks.values()
+            if track.last is not None
+        }
 
     def set_model(self, model: Any) -> None:
         """Takes the model that is going to be trained.
@@ -137,7 +161,7 @@ class GradientMonitor(keras.callbacks.Callback):
             RuntimeError: If the model is not compiled.
         """
         super().set_model(model)
-        if getattr(model, "optimizer", None) is None:
+        if not optimizers_of(model):
             raise RuntimeError(
                 "GradientMonitor needs a compiled model. Received: "
                 f"{model.name!r} without an optimizer. Call model.compile(...) first, or "
@@ -155,72 +179,93 @@ class GradientMonitor(keras.callbacks.Callback):
         clear_leftover(model)
         replicas = model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
-            self._function = self._capture = None
+            self._function, self._watched = None, {}
             self._warn(
                 "replicas",
                 "GradientMonitor does not read gradients that several replicas share yet: "
                 f"this fit goes on unmonitored. Received: a strategy with {replicas} replicas.",
             )
             return
-        watched = (id(model), id(model.optimizer), id(model.train_function))
-        if self._function is None or self._watched != watched:
+        optimizers = optimizers_of(model)
+        function_of = (id(model), id(model.train_function), *map(id, optimizers.values()))
+        if self._function is None or self._function_of != function_of:
             # A compiled model keeps its train function, and so its traced step can be
             # used again by the next `fit`.
-            xla = bool(model.jit_compile) and not model.run_eagerly
-            steps = self._steps_per_call = model.steps_per_execution or 1
-            interior = self._rescue.interior(xla)
-            # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
-            # function runs on the steps that are not recorded, if the host can choose.
-            always = xla and (self._every == 1 or steps == 1)
-            self._capture = Capture(
+            self._function = self._new_function(model, optimizers)
+            self._function_of = function_of
+        self._begin(model, optimizers)
+        self._function.install()
+
+    def _new_function(self, model: Any, optimizers: dict[str, Any]) -> TrainFunction:
+        xla = bool(model.jit_compile) and not model.run_eagerly
+        steps = self._steps_per_call = model.steps_per_execution or 1
+        alone = len(optimizers) == 1
+        interior = self._rescue.interior(xla) if alone else Interior()
+        # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
+        # function runs on the steps that are not recorded, if the host can choose.
+        always = xla and (self._every == 1 or steps == 1)
+        self._watched = {}
+        for attribute, optimizer in optimizers.items():
+            capture = Capture(
                 model,
-                model.optimizer,
+                optimizer,
                 self._every,
                 # A train function that runs several steps records several before it returns.
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
-                probe=Probe(model, xla=xla) if self.probe else None,
+                probe=Probe(model, xla=xla) if self.probe and alone else None,
                 interior=interior,
             )
-            guarded = always and not interior.empty
-            self._function = TrainFunction(
-                model,
-                wrap=self._capture.wrap,
-                wanted=self._capture.wanted,
-                before=self._before_call,
-                after=self._after_call,
-                removed=self._end,
-                wrap_other=self._capture.wrap_unread if guarded else None,
-            )
-            self._watched = watched
-        self._begin(model, model.optimizer)
-        self._function.install()
+            compiled = alone or innermost(optimizer) is innermost(model.optimizer)
+            self._attach(attribute, "" if compiled else attribute, capture)
+        captures = [track.capture for track in self._watched.values()]
+        return TrainFunction(
+            model,
+            wrap=lambda step: functools.reduce(lambda s, c: c.wrap(s), captures, step),
+            wanted=lambda: any(capture.wanted() for capture in captures),
+            before=self._before_call,
+            after=self._after_call,
+            removed=self._end,
+            wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
+        )
+
+    def _attach(self, attribute: str, key: str, capture: Capture) -> None:
+        if key not in self._tracks:
+            self._tracks[key] = Track(self.log_dir, self.histograms, self._warn)
+        track = self._watched[attribute] = self._tracks[key]
+        track.attach(capture)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batch = 0
-        if self._every is None and self._steps_in_epoch() is None and self._capture is not None:
-            self._capture.arm()
+        if self._every is None and self._steps_in_epoch() is None:
+            self._arm()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._every is None and self._capture is not None:
+        if self._every is None:
             steps = self._steps_in_epoch()
             if steps is not None and batch < steps <= batch + self._steps_per_call:
-                self._capture.arm()
+                self._arm()
+
+    def _arm(self) -> None:
+        for track in self._watched.values():
+            track.capture.arm()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch_length = self._batch
-        if self._capture is not None and not self._capture.traced:
+        if self._watched and not self._traced():
+            kinds = [type(optimizer).__name__ for optimizer in optimizers_of(self.model).values()]
             self._warn(
                 "untapped",
                 "GradientMonitor saw no gradient: the train step does not call apply or "
-                "apply_gradients of the optimizer that the model was compiled with. "
-                f"Received: {type(self.model).__name__}, {type(self.model.optimizer).__name__}.",
+                "apply_gradients of the optimizer that the model was compiled with, nor of "
+                "another that the model holds. "
+                f"Received: {type(self.model).__name__}, {', '.join(kinds)}.",
             )
         if logs is not None:
-            last = self.history[-1] if self.history else None
-            logs["vanishing_score"] = last.vanishing_score if last else math.nan
-            logs["exploding_score"] = last.exploding_score if last else math.nan
+            last = [track.last for track in self._watched.values() if track.last is not None]
+            logs["vanishing_score"] = worst(*(diagnosis.vanishing_score for diagnosis in last))
+            logs["exploding_score"] = worst(*(diagnosis.exploding_score for diagnosis in last))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._function is not None:
@@ -262,15 +307,16 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
         interior = self._rescue.interior(xla=False)
-        self._capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
-        self._function = self._watched = None
+        capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
+        self._function, self._watched = None, {}
+        self._attach(COMPILED, "", capture)
         self._steps_per_call = 1
-        self._begin(model, optimizer)
+        self._begin(model, {COMPILED: optimizer})
         try:
-            with self._capture.open():
+            with capture.open():
                 yield self
         finally:
-            if not self._capture.traced:
+            if not capture.traced:
                 self._warn(
                     "untapped",
                     "GradientMonitor saw no gradient: optimizer.apply was not called within "
@@ -278,12 +324,12 @@ class GradientMonitor(keras.callbacks.Callback):
                     f"{type(optimizer).__name__}. Call the train step for the first time "
                     "within the block.",
                 )
-            self._capture = None
+            self._watched = {}
             self._end()
 
     def step(self) -> None:
         """Tells the monitor that a custom loop has finished a train step."""
-        if self._capture is None:
+        if not self._watched:
             raise RuntimeError(
                 "step() was called outside of a `with monitor.watch(model, optimizer):` block."
             )
@@ -292,46 +338,97 @@ class GradientMonitor(keras.callbacks.Callback):
     def summary(self, width: int | None = None) -> str:
         """A table of the last reading, with the run's verdict and advice.
 
+        With several optimizers there is one of each.
+
         Args:
             width: Characters a line; by default those of the terminal, or 80.
         """
-        return render(self.history, self.verdict, width=width, interventions=self.interventions)
+        verdicts = self.verdicts
+        if not any(verdicts):
+            return render(self.history, self.verdict, width=width, interventions=self.interventions)
+        tables = [
+            render(
+                [diagnosis for diagnosis in self.history if diagnosis.optimizer == name],
+                verdict,
+                title=name,
+                width=width,
+            )
+            for name, verdict in verdicts.items()
+        ]
+        return "\n".join(tables)
 
-    def _begin(self, model: Any, optimizer: Any) -> None:
-        assert self._capture is not None
-        updates = self._capture.updates()
-        self._rescue.begin(model, optimizer, updates, gives_batches=self._function is not None)
-        # The step axis goes on where the last reading left it, also when the model was
-        # compiled anew and its optimizer begins at 0.
-        self._offset = 0
-        if self.history:
-            self._offset = max(0, self.history[-1].step + 1 - updates)
+    def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
+        alone = len(optimizers) == 1
+        self._acting = alone and self._rescue.asked
+        for attribute, track in self._watched.items():
+            if alone:
+                track.settle("")
+            updates = track.begin()
+            if alone:
+                by_fit = self._function is not None
+                self._rescue.begin(model, optimizers[attribute], updates, gives_batches=by_fit)
+        if not alone:
+            self._warn_of_several(optimizers)
         if self._every is not None:
-            self._capture.arm()
+            self._arm()
+
+    def _warn_of_several(self, optimizers: dict[str, Any]) -> None:
+        names = ", ".join(optimizers)
+        if self._rescue.asked:
+            self._warn(
+                "flags",
+                "GradientMonitor's flags auto_* act on the run of one optimizer: they do nothing "
+                f"in this fit. Received: a model that holds {names}. Readings go on.",
+            )
+        if self.probe:
+            self._warn(
+                "probe",
+                "GradientMonitor probes the batch of one optimizer's loss: with several it shows "
+                f"the gradients of weights only. Received: a model that holds {names}. Set "
+                "probe=False to say that this is meant.",
+            )
+
+    def _traced(self) -> list[str]:
+        return [name for name, track in self._watched.items() if track.capture.traced]
+
+    def _settle(self) -> None:
+        """Names the runs of the optimizers that the train step is seen to apply."""
+        traced = self._traced()
+        for attribute in traced:
+            track = self._watched[attribute]
+            if not track.settled:
+                # The compiled optimizer by itself is all that there is to most models.
+                compiled = track is self._tracks.get("")
+                track.settle("" if compiled and len(traced) == 1 else attribute)
 
     def _steps_in_epoch(self) -> int | None:
         steps = (self.params or {}).get("steps")
         return steps if steps is not None else self._epoch_length
 
     def _before_call(self, iterator: Any) -> Any:
+        if not self._acting:
+            return iterator
         iterator, done = self._rescue.before(iterator, self._steps_per_call)
         self._account(done)
         return iterator
 
     def _after_call(self) -> None:
-        assert self._capture is not None
         self._batch += self._steps_per_call
-        if not self._capture.count(self._steps_per_call):
+        counted = [(t, t.capture.count(self._steps_per_call)) for t in self._watched.values()]
+        tracks = [track for track, due in counted if due]
+        if not tracks:
             return
         try:
-            found = self._capture.look()
+            self._settle()
+            found = [(track, captured) for track in tracks for captured in track.capture.look()]
+            found.sort(key=lambda pair: pair[1].update)
             # Numbers belong to the last of them.
-            for captured in found[:-1]:
-                self._record(self._diagnosed(captured), captured, {})
-            diagnosis = self._diagnosed(found[-1]) if found else None
-            done, numbers = self._rescued(diagnosis)
+            for track, captured in found[:-1]:
+                self._record(track, self._diagnosed(track, captured), captured, {})
+            diagnosis = self._diagnosed(*found[-1]) if found else None
+            done, numbers = self._rescued(tracks[0], diagnosis)
             if diagnosis is not None:
-                self._record(diagnosis, found[-1], numbers)
+                self._record(found[-1][0], diagnosis, found[-1][1], numbers)
             self._account(done)
         except Exception as error:
             self._warn(
@@ -339,17 +436,18 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"GradientMonitor could not read what was recorded: {error!r}. Training goes on.",
             )
 
-    def _rescued(self, diagnosis: Diagnosis | None) -> tuple[list[Intervention], dict[str, float]]:
-        if not self._rescue.asked:
+    def _rescued(
+        self, track: Track, diagnosis: Diagnosis | None
+    ) -> tuple[list[Intervention], dict[str, float]]:
+        if not self._acting:
             return [], {}
-        assert self._capture is not None
-        updates = self._capture.updates()
+        updates = track.capture.updates()
         return self._rescue.look(
-            step=self._offset + max(0, updates - 1),
+            step=track.step(max(0, updates - 1)),
             updates=updates,
             diagnosis=diagnosis,
-            verdict=self.verdict,
-            learned=self._course.learned,
+            verdict=track.verdict,
+            learned=track.course.learned,
         )
 
     def _account(self, done: list[Intervention]) -> None:
@@ -357,57 +455,24 @@ class GradientMonitor(keras.callbacks.Callback):
             self.interventions.append(intervention)
             with contextlib.suppress(OSError, ValueError):  # A terminal that is closed.
                 print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
-        if done and self.log_dir is not None:
-            self._written(lambda writer: writer.write_interventions(done))
+        if done:
+            (track,) = self._watched.values()
+            track.write_interventions(done)
 
-    def _diagnosed(self, captured: Captured) -> Diagnosis:
-        reading = from_rows(
-            step=self._offset + captured.update,
-            wall_time=time.time(),
-            layers=captured.layers,
-            floats=captured.floats,
-            counts=captured.counts,
-            probed=_probed(captured),
-        )
-        self._course = self._course.after(reading)
-        diagnosis = diagnose(reading, self._course)
+    def _diagnosed(self, track: Track, captured: Captured) -> Diagnosis:
+        diagnosis = track.diagnosed(captured)
         self.history.append(diagnosis)
-        self.verdict = steadied(self.verdict, self.history[-AGREEING_READINGS:])
         return diagnosis
 
-    def _record(self, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]) -> None:
-        if self.log_dir is not None:
-            histograms, verdict = self._histograms(captured), self.verdict
-            self._written(lambda writer: writer.write(diagnosis, histograms, verdict, numbers))
+    def _record(
+        self, track: Track, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]
+    ) -> None:
+        track.write(diagnosis, captured, numbers)
         if self.on_diagnosis is not None:
             try:
                 self.on_diagnosis(diagnosis)
             except Exception as error:
                 self._warn("on_diagnosis", f"on_diagnosis raised {error!r}. Training goes on.")
-
-    def _written(self, write: Callable[[EventWriter], None]) -> None:
-        assert self.log_dir is not None
-        try:
-            if self._writer is None:
-                self._writer = EventWriter(self.log_dir)
-            write(self._writer)
-        except Exception as error:
-            self._warn(
-                "writing",
-                f"GradientMonitor could not write to log_dir={self.log_dir!r}: {error!r}. "
-                "Training goes on; readings stay in monitor.history.",
-            )
-
-    def _histograms(self, captured: Captured) -> Histograms | None:
-        if not self.histograms:
-            return None
-        layers = captured.layers
-        return Histograms(
-            layers=tuple(layer.name for layer in layers for _ in layer.variables),
-            variables=tuple(name for layer in layers for name in layer.variables),
-            sizes=tuple(size for layer in layers for size in layer.sizes),
-            counts=captured.counts[[index for layer in layers for index in layer.indices]],
-        )
 
     def _warn(self, about: str, message: str) -> None:
         if about not in self._warned:
@@ -416,18 +481,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _end(self) -> None:
         self._rescue.end()
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with contextlib.suppress(Exception):
-                writer.close()
-
-
-def _probed(captured: Captured) -> Probed | None:
-    found = captured.probed
-    if found is None:
-        return None
-    losses = (found.loss, found.shuffled_loss)
-    return Probed(*losses, found.names, found.activations, found.profiles)
+        for track in self._tracks.values():
+            track.close()
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:

@@ -38,6 +38,7 @@ WITH_TENSORFLOW = {
     "reinitialize",
     "rescue",
     "snapshot",
+    "track",
 }
 
 

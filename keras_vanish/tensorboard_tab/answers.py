@@ -36,8 +36,8 @@ def about(run: Run) -> dict[str, Any]:
     some = shown(run.readings, _LOOKED_AT)
     return {
         "quantities": [
-            {"id": name, "label": quantity.label, "scale": quantity.scale}
-            for name, quantity in QUANTITIES.items()
+            {"id": name, "label": quantity.label, "place": place}
+            for place, (name, quantity) in enumerate(QUANTITIES.items())
             if any((~np.isnan(quantity.values(reading))).any() for reading in some)
         ],
         "recurrent": merged([list(reading.timesteps) for reading in some]),
@@ -185,7 +185,8 @@ def table(run: Run, quantity: Quantity) -> str:
 
 def _harmless(name: str) -> str:
     """A name that no spreadsheet takes for a formula."""
-    text = name.encode("utf-8", "backslashreplace").decode()
+    # Before Python 3.11 the module csv does not write NUL.
+    text = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text
 
 

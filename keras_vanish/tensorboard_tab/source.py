@@ -32,8 +32,8 @@ _ROW_BYTES = 8 * len(COLUMNS)
 _Moment = tuple[int, float]
 # What a tag's metadata says, and its values.
 _Series = tuple[Any, list[TensorDatum]]
-# Experiment, run, and whether with what the probe saw.
-_Key = tuple[str, str, bool]
+# Experiment and run.
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,27 @@ class Run:
     interventions: tuple[Intervention, ...]
 
 
+class _Kept:
+    """The runs that were read last."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[_Key, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, key: _Key, revision: str, read: Callable[[str], Run]) -> Run:
+        """A run that was read, if that is still how it is; else as it is read now."""
+        # Requests for one page come together: only the first reads.
+        with self._lock:
+            found = self._runs.get(key)
+            if found is None or found.revision != revision:
+                found = read(revision)
+            self._runs[key] = found
+            self._runs.move_to_end(key)
+            while len(self._runs) > _CACHED_RUNS:
+                self._runs.popitem(last=False)
+            return found
+
+
 class Source:
     """Reads runs through TensorBoard's data provider, and keeps the last ones.
 
@@ -60,8 +81,9 @@ class Source:
 
     def __init__(self, provider: DataProvider) -> None:
         self._provider = provider
-        self._runs: OrderedDict[_Key, Run] = OrderedDict()
-        self._lock = threading.Lock()
+        # Apart, so that nobody who needs little waits for somebody who needs all.
+        self._plain = _Kept()
+        self._whole = _Kept()
 
     def revisions(self, context: RequestContext, experiment: str) -> dict[str, str]:
         """The runs of the monitor, sorted by name, each with its revision."""
@@ -80,46 +102,32 @@ class Source:
             probed: Whether it is asked for more than what each reading says of the weights'
                 gradients. That alone is there in half the time.
         """
-        # Requests for one page come together: only the first reads.
-        with self._lock:
-            listed = self._provider.list_tensors(
-                context,
-                experiment_id=experiment,
-                plugin_name=PLUGIN,
-                run_tag_filter=RunTagFilter(runs=[name]),
-            ).get(name)
-            if listed is None:
-                return None
-            records = {tag: series for tag, series in listed.items() if _kind(tag) == "record"}
-            others = {tag: series for tag, series in listed.items() if tag not in records}
+        listed = self._provider.list_tensors(
+            context,
+            experiment_id=experiment,
+            plugin_name=PLUGIN,
+            run_tag_filter=RunTagFilter(runs=[name]),
+        ).get(name)
+        if listed is None:
+            return None
+        records = {tag: series for tag, series in listed.items() if _kind(tag) == "record"}
+        others = {tag: series for tag, series in listed.items() if tag not in records}
 
-            def read(tags: Mapping[str, TensorTimeSeries]) -> dict[str, _Series]:
-                return dict(self._series(context, experiment, name, tags))
+        def read(tags: Mapping[str, TensorTimeSeries]) -> dict[str, _Series]:
+            return dict(self._series(context, experiment, name, tags))
 
-            plain = self._kept(
-                (experiment, name, False),
-                _revision(records),
-                lambda revision: Run(revision, _plain(read(records)), ()),
-            )
-            if not probed:
-                return plain
+        def read_plain(revision: str) -> Run:
+            return Run(revision, _plain(read(records)), ())
 
-            def whole(revision: str) -> Run:
-                series = read(others)
-                return Run(revision, _probed(plain.readings, series), _interventions(series))
+        def read_whole(revision: str) -> Run:
+            plain = self._plain.run(key, _revision(records), read_plain)
+            series = read(others)
+            return Run(revision, _probed(plain.readings, series), _interventions(series))
 
-            return self._kept((experiment, name, True), _revision(listed), whole)
-
-    def _kept(self, key: _Key, revision: str, read: Callable[[str], Run]) -> Run:
-        """The run that was read last, if that is still how it is; else as it is read now."""
-        found = self._runs.get(key)
-        if found is None or found.revision != revision:
-            found = read(revision)
-        self._runs[key] = found
-        self._runs.move_to_end(key)
-        while len(self._runs) > 2 * _CACHED_RUNS:
-            self._runs.popitem(last=False)
-        return found
+        key = experiment, name
+        if probed:
+            return self._whole.run(key, _revision(listed), read_whole)
+        return self._plain.run(key, _revision(records), read_plain)
 
     def _series(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -83,12 +84,13 @@ def test_the_slow_loader_serves_the_same(
     with served(logs.folder, tmp_path, "--load_fast", "false") as slow:
         found = []
         for address in (slow, tensorboard):
-            for _ in range(200):
+            for _ in range(600):
                 scores = {"steps": []}
                 if SICK in [run["run"] for run in asked(address, "runs")["runs"]]:
                     scores = asked(address, "scores", run=SICK)
                 if len(scores["steps"]) == STEPS:
                     break
+                time.sleep(0.1)
             found.append(scores)
     assert found[0] == found[1]
     assert found[0]["verdict"] == "vanishing"

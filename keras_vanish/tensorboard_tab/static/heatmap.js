@@ -116,7 +116,7 @@ export class Heatmap {
     context.drawImage(
       this.image, 0, from, this.image.width, rows, left, 0, right - left, this.height,
     );
-    if (this.row >= 8) {
+    if (this.row >= 13) {
       context.fillStyle = colors.ground;
       for (let row = 0; row < this.data.rows; row++) {
         context.fillRect(left, this.#top(row) - 0.5, right - left, 1);

@@ -139,7 +139,8 @@ function showQuantities() {
   for (const { about } of panels.values()) {
     for (const one of about?.quantities ?? []) known.set(one.id, one);
   }
-  parts.bar.showQuantities([...known.values()], chosen().quantity);
+  const inOrder = [...known.values()].sort((one, other) => one.place - other.place);
+  parts.bar.showQuantities(inOrder, chosen().quantity);
 }
 
 /** Asks whether there is something new. */

@@ -166,7 +166,10 @@ def tap_sum(
 
     def all_reduce_sum(grads_and_vars: Sequence[tuple[Any, Any]]) -> Any:
         summed = summing(grads_and_vars)
-        if readings and tf.distribute.in_cross_replica_context():
+        if not readings or not reads_here():
+            return summed
+        apart = tf.distribute.in_cross_replica_context()
+        if apart and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             readings[-1].goes_on = False
             warnings.warn(
                 "The replicas of this model are trained apart: before version 3.5, Keras does not "
@@ -175,7 +178,7 @@ def tap_sum(
                 "version of Keras, or no strategy.",
                 stacklevel=2,
             )
-        elif readings and reads_here() and not readings[-1].adds_up:
+        elif not readings[-1].adds_up:
             readings[-1].read(summed)
         return summed
 

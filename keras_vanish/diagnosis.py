@@ -13,7 +13,7 @@ from typing import Literal
 
 from keras_vanish import scores
 from keras_vanish.advice import advice, sentence
-from keras_vanish.reading import Reading
+from keras_vanish.reading import Reading, RecurrentReading
 from keras_vanish.scores import (
     CERTAIN_UPDATE,
     CRITICAL_DECAY,
@@ -77,14 +77,9 @@ class Diagnosis:
         """The verdict in plain words, with the layers to blame."""
         names = self.blame
         if self.cause == "time":
-            names = tuple(map(self._reach, names))
+            timesteps = self.reading.timesteps
+            names = tuple(_reach(name, timesteps[name]) for name in names)
         return sentence(self.verdict, self.cause, names)
-
-    def _reach(self, name: str) -> str:
-        recurrent = self.reading.timesteps[name]
-        if math.isnan(recurrent.horizon):
-            return name
-        return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
 def diagnose(reading: Reading, course: Course | None = None, optimizer: str = "") -> Diagnosis:
@@ -163,6 +158,12 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
         advice=advice(verdict, cause, scores.cut_by_float16(layers)),
         optimizer=optimizer,
     )
+
+
+def _reach(name: str, recurrent: RecurrentReading) -> str:
+    if math.isnan(recurrent.horizon):
+        return name
+    return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
 def _nonfinite(reading: Reading) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import warnings
@@ -11,10 +12,12 @@ from typing import Any
 
 import keras
 
+from keras_vanish import file_system
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.optimizers import COMPILED, have_one_rate, optimizers_of
 from keras_vanish.capture.probe import Probe
+from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
 from keras_vanish.capture.tap import innermost
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
@@ -110,12 +113,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         if probe not in (True, False, "auto"):
             raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
-        if log_dir is not None and os.path.isfile(log_dir):
-            raise ValueError(
-                f"log_dir must be a directory, but a file stands there. Received: "
-                f"log_dir={os.fspath(log_dir)!r}. Remove the file or choose another path."
-            )
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.log_dir = None if log_dir is None else file_system.usable(log_dir)
         self.histograms = histograms
         self.probe = probe
         self.on_diagnosis = on_diagnosis
@@ -139,6 +137,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self._epoch_length: int | None = None
         self._batch = 0
         self._steps_per_call = 1
+        self._begun = False
+        self._copies = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -177,14 +177,10 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         clear_leftover(model)
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
+        refused = refusal(model)
+        if refused is not None:
             self._function, self._watched = None, {}
-            self._warn(
-                "replicas",
-                "GradientMonitor does not read gradients that several replicas share yet: "
-                f"this fit goes on unmonitored. Received: a strategy with {replicas} replicas.",
-            )
+            self._warn("replicas", refused)
             return
         optimizers = optimizers_of(model)
         function_of = (id(model), id(model.train_function), *map(id, optimizers.values()))
@@ -200,7 +196,10 @@ class GradientMonitor(keras.callbacks.Callback):
         xla = bool(model.jit_compile) and not model.run_eagerly
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
-        interior = self._rescue.interior(xla) if have_one_rate(optimizers) else Interior()
+        strategy = model.distribute_strategy
+        acts = have_one_rate(optimizers) and not sums(strategy)
+        probes = bool(self.probe) and alone and not several_processes(strategy)
+        interior = self._rescue.interior(xla) if acts else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
         # function runs on the steps that are not recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
@@ -214,11 +213,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
-                probe=Probe(model, xla=xla) if self.probe and alone else None,
+                probe=Probe(model, xla=xla) if probes else None,
                 interior=interior,
             )
             compiled = alone or innermost(optimizer) is innermost(model.optimizer)
-            self._attach(attribute, "" if compiled else attribute, capture)
+            self._attach(attribute, "" if compiled else attribute, capture, strategy)
         captures = [track.capture for track in self._watched.values()]
         return TrainFunction(
             model,
@@ -230,9 +229,10 @@ class GradientMonitor(keras.callbacks.Callback):
             wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
         )
 
-    def _attach(self, attribute: str, key: str, capture: Capture) -> None:
+    def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:
         if key not in self._tracks:
-            self._tracks[key] = Track(self.log_dir, self.histograms, self._warn)
+            log_dir = self.log_dir if writes(strategy) else None
+            self._tracks[key] = Track(log_dir, self.histograms, self._warn)
         track = self._watched[attribute] = self._tracks[key]
         track.attach(capture)
 
@@ -310,9 +310,10 @@ class GradientMonitor(keras.callbacks.Callback):
         interior = self._rescue.interior(xla=False) if ruled else Interior()
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
-        self._attach(COMPILED, "", capture)
+        self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
         self._begin(model, {COMPILED: optimizer})
+        self._begin_steps(model)
         try:
             with capture.open():
                 yield self
@@ -360,24 +361,63 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
         alone = len(optimizers) == 1
+        strategy = model.distribute_strategy
         ruled = have_one_rate(optimizers)
-        self._acting = ruled and self._rescue.asked
-        for attribute, track in self._watched.items():
-            if alone:
+        self._acting = ruled and self._rescue.asked and not sums(strategy)
+        self._begun = False
+        if alone:
+            for track in self._watched.values():
                 track.settle("")
-            updates = track.begin()
-            if ruled:
-                by_fit = self._function is not None
-                self._rescue.begin(model, optimizers[attribute], updates, gives_batches=by_fit)
-        self._warn_of_several(optimizers)
+        if not alone or not ruled:
+            self._warn_of_several(optimizers)
+        inner = map(innermost, optimizers.values())
+        probes = bool(self.probe) and self._function is not None
+        for about, message in limits(strategy, inner, self._rescue.asked, probes):
+            self._warn(about, message)
         if self._every is not None:
             self._arm()
+
+    def _begin_steps(self, model: Any) -> None:
+        """Sees the state from which the first step starts.
+
+        Not before: another callback may restore a model when the training begins.
+        """
+        self._begun = True
+        updates = [track.begin() for track in self._watched.values()]
+        for track in self._watched.values():
+            if track.settled:
+                self._resume(track)
+        if self._acting:
+            (track,) = self._watched.values()
+            self._rescue.begin(
+                model,
+                track.capture.optimizer,
+                updates[0],
+                gives_batches=self._function is not None,
+            )
+
+    def _resume(self, track: Track) -> None:
+        past = track.resume()
+        if past is None:
+            return
+        everything = [*past.history, *self.history]
+        self.history[:] = sorted(everything, key=lambda diagnosis: diagnosis.reading.wall_time)
+        self.interventions[:0] = past.interventions
+        if self._acting and past.state.policies:
+            try:
+                self._rescue.resume(past.state.policies)
+            except ValueError as error:
+                self._warn(
+                    "resume",
+                    "GradientMonitor could not take up what the flags knew of the run, and "
+                    f"begins anew: {error}. Training goes on.",
+                )
 
     def _warn_of_several(self, optimizers: dict[str, Any]) -> None:
         names = ", ".join(optimizers)
         if len(optimizers) == 1:
             names = f"a {type(optimizers[names]).__name__}"
-        if self._rescue.asked and not self._acting:
+        if self._rescue.asked:
             self._warn(
                 "flags",
                 "GradientMonitor's flags auto_* act on the run of one optimizer, with one learning "
@@ -404,12 +444,15 @@ class GradientMonitor(keras.callbacks.Callback):
                 # The compiled optimizer by itself is all that there is to most models.
                 compiled = track is self._tracks.get("")
                 track.settle("" if compiled and len(traced) == 1 else attribute)
+                self._resume(track)
 
     def _steps_in_epoch(self) -> int | None:
         steps = (self.params or {}).get("steps")
         return steps if steps is not None else self._epoch_length
 
     def _before_call(self, iterator: Any) -> Any:
+        if not self._begun:
+            self._begin_steps(self.model)
         if not self._acting:
             return iterator
         iterator, done = self._rescue.before(iterator, self._steps_per_call)
@@ -434,6 +477,8 @@ class GradientMonitor(keras.callbacks.Callback):
             if diagnosis is not None:
                 self._record(found[-1][0], diagnosis, found[-1][1], numbers)
             self._account(done)
+            for track in {id(track): track for track, _ in found}.values():
+                track.save(self._rescue.state() if self._acting else {})
         except Exception as error:
             self._warn(
                 "reading",
@@ -482,6 +527,29 @@ class GradientMonitor(keras.callbacks.Callback):
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(message, stacklevel=3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is bound to a fit stays with it: a copy takes part in another.
+        bound = dict.fromkeys(("_model", "params", "_function", "_function_of"))
+        return {**vars(self), **bound, "_watched": {}, "_begun": False}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GradientMonitor:
+        """Another run's monitor: it writes to `copy_1`, `copy_2`, ... in `log_dir`.
+
+        So each trial of keras_tuner, which copies its callbacks, has a run of its own.
+        """
+        memo[id(self.on_diagnosis)] = self.on_diagnosis
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        if self.log_dir is not None:
+            self._copies, twin.log_dir = file_system.unused(
+                os.path.join(self.log_dir, "copy_"), self._copies
+            )
+            for track in twin._tracks.values():
+                track.move(twin.log_dir)
+        twin._copies = 0
+        return twin
 
     def _end(self) -> None:
         self._rescue.end()

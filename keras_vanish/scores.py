@@ -81,7 +81,7 @@ def weight_profile(layers: Sequence[LayerReading]) -> Profile:
     Layers without a gradient, with zeros only, and opening ones (`OPENING_RATIO`) do not.
     """
     signals = [(layer.name, signal(layer)) for layer in layers if not _opening(layer)]
-    return [(name, math.log10(value)) for name, value in signals if not math.isnan(value)]
+    return [(name, math.log10(value)) for name, value in signals if value > 0]
 
 
 def _opening(layer: LayerReading) -> bool:
@@ -255,11 +255,12 @@ def by_dead_units(activations: Sequence[ActivationReading], probed: Probed | Non
     if all(math.isnan(activation.dead_fraction) for activation in activations):
         return math.nan
     deaf = abs(learned_share(probed)) < _SAME_LOSS
-    for place, activation in enumerate(activations):
-        if activation.dead_fraction == 1.0:
-            before = [a for a in activations[:place] if not math.isnan(a.gradient_rms)]
-            if deaf or (before and all(a.gradient_rms == 0 for a in before)):
-                return 1.0
+    silent, known = True, False
+    for activation in activations:
+        if activation.dead_fraction == 1.0 and (deaf or (known and silent)):
+            return 1.0
+        if not math.isnan(activation.gradient_rms):
+            known, silent = True, silent and activation.gradient_rms == 0
     return 0.0
 
 

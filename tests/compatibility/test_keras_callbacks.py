@@ -26,7 +26,7 @@ L = keras.layers
 C = keras.callbacks
 
 #: What `make test` runs; `make soak` runs the others.
-QUICK = {"together", "progress bar", "train_step of one's own", "outputs in a dict"}
+QUICK = {"together", "train_step of one's own"}
 
 
 def cases(names: Iterable[str]) -> list[Any]:

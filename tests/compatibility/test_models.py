@@ -456,6 +456,7 @@ def test_a_long_chain_of_elementwise_operations() -> None:
 # Models of others.
 
 
+@pytest.mark.soak
 def test_a_model_of_keras_applications() -> None:
     def build() -> Any:
         shape = (32, 32, 3)

@@ -86,6 +86,13 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
     ),
 }
 
+#: What is said first where float16 has rounded gradients to zero, whatever the verdict.
+_FLOAT16 = (
+    "float16 rounds gradients below 6e-8 to zero, here in {layers}: let Keras scale the loss "
+    "(auto_scale_loss=True in compile, optimizer.scale_loss in a train step of your own), or use "
+    'the policy "mixed_bfloat16".'
+)
+
 _MOST_NAMES = 6
 
 #: Of a longer name, so many characters are given.
@@ -103,13 +110,24 @@ def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
     words, of_layers = _WORDS.get((verdict, cause)) or _WORDS[verdict, ""]
     if not blame or not of_layers:
         return words
-    names = ", ".join(name[:_LONGEST_NAME] for name in blame[:_MOST_NAMES])
-    if len(blame) > _MOST_NAMES:
-        names += f" and {len(blame) - _MOST_NAMES} more"
+    return f"{words} {_named(of_layers, blame)}"
+
+
+def advice(verdict: str, cause: str, cut: Sequence[str] = ()) -> tuple[str, ...]:
+    """What to try, most useful first; empty for a healthy run whose gradients are all there.
+
+    Args:
+        verdict: The verdict of a `Diagnosis`.
+        cause: Its cause.
+        cut: The layers of whose gradient float16 has rounded a part to zero.
+    """
+    known = _ADVICE.get((verdict, cause)) or _ADVICE[verdict, ""]
+    return (_named(_FLOAT16, cut), *known) if cut else known
+
+
+def _named(words: str, layers: Sequence[str]) -> str:
+    names = ", ".join(name[:_LONGEST_NAME] for name in layers[:_MOST_NAMES])
+    if len(layers) > _MOST_NAMES:
+        names += f" and {len(layers) - _MOST_NAMES} more"
     # Names may hold braces.
-    return f"{words} {of_layers}".replace("{layers}", names)
-
-
-def advice(verdict: str, cause: str) -> tuple[str, ...]:
-    """What to try, most useful first; empty for a healthy run."""
-    return _ADVICE.get((verdict, cause)) or _ADVICE[verdict, ""]
+    return words.replace("{layers}", names)

@@ -155,7 +155,7 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
         components={**vanishing, **exploding},
         cause=cause,
         blame=tuple(dict.fromkeys(blame)),
-        advice=advice(verdict, cause),
+        advice=advice(verdict, cause, scores.cut_by_float16(layers)),
         optimizer=optimizer,
     )
 

@@ -15,8 +15,9 @@ import keras
 from keras_vanish import file_system
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.interior import Interior
-from keras_vanish.capture.optimizers import COMPILED, optimizers_of
+from keras_vanish.capture.optimizers import COMPILED, have_one_rate, optimizers_of
 from keras_vanish.capture.probe import Probe
+from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
 from keras_vanish.capture.tap import innermost
 from keras_vanish.capture.train_function import TrainFunction, clear_leftover
 from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
@@ -176,14 +177,10 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         clear_leftover(model)
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
+        refused = refusal(model)
+        if refused is not None:
             self._function, self._watched = None, {}
-            self._warn(
-                "replicas",
-                "GradientMonitor does not read gradients that several replicas share yet: "
-                f"this fit goes on unmonitored. Received: a strategy with {replicas} replicas.",
-            )
+            self._warn("replicas", refused)
             return
         optimizers = optimizers_of(model)
         function_of = (id(model), id(model.train_function), *map(id, optimizers.values()))
@@ -192,14 +189,17 @@ class GradientMonitor(keras.callbacks.Callback):
             # used again by the next `fit`.
             self._function = self._new_function(model, optimizers)
             self._function_of = function_of
-        self._begin(optimizers)
+        self._begin(model, optimizers)
         self._function.install()
 
     def _new_function(self, model: Any, optimizers: dict[str, Any]) -> TrainFunction:
         xla = bool(model.jit_compile) and not model.run_eagerly
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
-        interior = self._rescue.interior(xla) if alone else Interior()
+        strategy = model.distribute_strategy
+        acts = have_one_rate(optimizers) and not sums(strategy)
+        probes = bool(self.probe) and alone and not several_processes(strategy)
+        interior = self._rescue.interior(xla) if acts else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
         # function runs on the steps that are not recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
@@ -213,11 +213,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
-                probe=Probe(model, xla=xla) if self.probe and alone else None,
+                probe=Probe(model, xla=xla) if probes else None,
                 interior=interior,
             )
             compiled = alone or innermost(optimizer) is innermost(model.optimizer)
-            self._attach(attribute, "" if compiled else attribute, capture)
+            self._attach(attribute, "" if compiled else attribute, capture, strategy)
         captures = [track.capture for track in self._watched.values()]
         return TrainFunction(
             model,
@@ -229,9 +229,10 @@ class GradientMonitor(keras.callbacks.Callback):
             wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
         )
 
-    def _attach(self, attribute: str, key: str, capture: Capture) -> None:
+    def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:
         if key not in self._tracks:
-            self._tracks[key] = Track(self.log_dir, self.histograms, self._warn)
+            log_dir = self.log_dir if writes(strategy) else None
+            self._tracks[key] = Track(log_dir, self.histograms, self._warn)
         track = self._watched[attribute] = self._tracks[key]
         track.attach(capture)
 
@@ -305,12 +306,13 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        interior = self._rescue.interior(xla=False)
+        ruled = have_one_rate({COMPILED: optimizer})
+        interior = self._rescue.interior(xla=False) if ruled else Interior()
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
-        self._attach(COMPILED, "", capture)
+        self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
-        self._begin({COMPILED: optimizer})
+        self._begin(model, {COMPILED: optimizer})
         self._begin_steps(model)
         try:
             with capture.open():
@@ -357,15 +359,21 @@ class GradientMonitor(keras.callbacks.Callback):
         ]
         return "\n".join(tables)
 
-    def _begin(self, optimizers: dict[str, Any]) -> None:
+    def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
         alone = len(optimizers) == 1
-        self._acting = alone and self._rescue.asked
+        strategy = model.distribute_strategy
+        ruled = have_one_rate(optimizers)
+        self._acting = ruled and self._rescue.asked and not sums(strategy)
         self._begun = False
         if alone:
             for track in self._watched.values():
                 track.settle("")
-        else:
+        if not alone or not ruled:
             self._warn_of_several(optimizers)
+        inner = map(innermost, optimizers.values())
+        probes = bool(self.probe) and self._function is not None
+        for about, message in limits(strategy, inner, self._rescue.asked, probes):
+            self._warn(about, message)
         if self._every is not None:
             self._arm()
 
@@ -407,13 +415,16 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _warn_of_several(self, optimizers: dict[str, Any]) -> None:
         names = ", ".join(optimizers)
+        if len(optimizers) == 1:
+            names = f"a {type(optimizers[names]).__name__}"
         if self._rescue.asked:
             self._warn(
                 "flags",
-                "GradientMonitor's flags auto_* act on the run of one optimizer: they do nothing "
-                f"in this fit. Received: a model that holds {names}. Readings go on.",
+                "GradientMonitor's flags auto_* act on the run of one optimizer, with one learning "
+                "rate: they do nothing in this fit."
+                f" Received: a model that holds {names}. Readings go on.",
             )
-        if self.probe:
+        if self.probe and len(optimizers) > 1:
             self._warn(
                 "probe",
                 "GradientMonitor probes the batch of one optimizer's loss: with several it shows "

@@ -37,6 +37,16 @@ OPENING_RATIO = 0.1
 #: which the batch uses a few rows, such as an embedding, or most of it is inactive.
 SPARSE_FRACTION = 0.5
 
+#: The smallest positive number of float16 (IEEE 754-2019, binary16). Half of it is rounded to
+#: zero.
+FLOAT16_SMALLEST = 2.0**-24
+
+# Of so many entries of a gradient, at least, its histogram counts a sample.
+_SAMPLED = 1024
+
+# So many entries are expected where none is, before chance is ruled out.
+_MISSED = 20
+
 # Losses that differ by a smaller share than this are the same but for rounding.
 _SAME_LOSS = 1e-6
 
@@ -277,6 +287,29 @@ def by_update(layers: Sequence[LayerReading]) -> float:
     ratios = [layer.update_ratio for layer in layers if not math.isnan(layer.update_ratio)]
     ratio = median(ratios) if ratios else math.nan
     return 1.0 if ratio == math.inf else ratio / (1.0 + ratio)
+
+
+def cut_by_float16(layers: Sequence[LayerReading]) -> list[str]:
+    """The layers of whose gradient float16 has rounded a part to zero.
+
+    A gradient that was computed in float16, and not scaled, has entries that are zero, and none
+    between zero and half of `FLOAT16_SMALLEST`. Whatever else makes zeros leaves no such gap: of
+    entries with the RMS `r` and a density that is level around zero, a share of about
+    `FLOAT16_SMALLEST / 2 / r` lies there; for a normal distribution it is 0.8 of that. The gap
+    is one where at least `_MISSED` entries are expected by half of that share.
+
+    Where training scales its loss by `s`, the gap lies below `FLOAT16_SMALLEST / 2 / s`, where
+    this does not look.
+    """
+    cut = []
+    for layer in layers:
+        active = 1.0 - layer.zero_fraction
+        if not (layer.gradient_rms > 0 and 0 < active < 1) or layer.float16_underflow > 0:
+            continue
+        share = min(1.0, FLOAT16_SMALLEST / 2 / (layer.gradient_rms / math.sqrt(active)))
+        if share / 2 * active * min(layer.size, _SAMPLED) >= _MISSED:
+            cut.append(layer.name)
+    return cut
 
 
 def worst(*components: float) -> float:

@@ -35,6 +35,8 @@ VERSION = 1
 _ACTIVATIONS = f"{PLUGIN}/activations"
 _PROFILE = f"{PLUGIN}/profile"
 _LOSS = f"{PLUGIN}/loss"
+#: What was done, for programs: one string of JSON an intervention.
+INTERVENTIONS = f"{PLUGIN}/interventions"
 
 _HISTOGRAM_AXIS = (
     "The axis is log10 of the magnitude of the gradient's entries, before clipping: -9 stands "
@@ -297,7 +299,7 @@ def _contents(
 
 
 def interventions_event(interventions: Sequence[Intervention], wall_time: float) -> Event:
-    """The event that tells what was done at one step, as text.
+    """The event that tells what was done at one step, as text and as JSON.
 
     Args:
         interventions: What was done.
@@ -308,6 +310,12 @@ def interventions_event(interventions: Sequence[Intervention], wall_time: float)
     value = event.summary.value.add(tag="gradients/interventions", metadata=_TEXT)
     value.tensor.dtype = types_pb2.DT_STRING
     value.tensor.string_val[:] = (text.encode("utf-8", "backslashreplace"),)
+    value = event.summary.value.add(tag=INTERVENTIONS, metadata=_INTERVENTIONS)
+    value.tensor.dtype = types_pb2.DT_STRING
+    value.tensor.tensor_shape.CopyFrom(_shape(len(interventions)))
+    value.tensor.string_val[:] = [
+        intervention.to_json().encode("utf-8", "backslashreplace") for intervention in interventions
+    ]
     return event
 
 
@@ -321,6 +329,10 @@ _SCALAR = _with_class(scalar_plugin.create_summary_metadata("", ""), summary_pb2
 _TEXT = _with_class(text_plugin.create_summary_metadata("", ""), summary_pb2.DATA_CLASS_TENSOR)
 _HISTOGRAM = _with_class(
     histogram_plugin.create_summary_metadata("", _HISTOGRAM_AXIS), summary_pb2.DATA_CLASS_TENSOR
+)
+_INTERVENTIONS = SummaryMetadata(
+    plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
+    data_class=summary_pb2.DATA_CLASS_TENSOR,
 )
 
 
@@ -376,12 +388,16 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
         profiles: dict[str, npt.NDArray[np.float64]] = {}
         losses = (math.nan, math.nan)
         for value in event.summary.value:
+            if value.tag == INTERVENTIONS:
+                continue
             if value.metadata.plugin_data.plugin_name == PLUGIN:
                 contents.setdefault(value.tag, value.metadata.plugin_data.content)
             elif not value.tag.startswith(f"{PLUGIN}/"):
                 continue
             if value.tag not in described:
-                described[value.tag] = _parsed(value.tag, contents)
+                if value.tag not in contents:
+                    raise ValueError(f"the tag {reprlib.repr(value.tag)} has no metadata")
+                described[value.tag] = described_by(value.tag, contents[value.tag])
             description, table = described[value.tag], _table(value.tensor)
             if value.tag.startswith(f"{_PROFILE}/"):
                 profiles[description] = _natural(table)
@@ -412,11 +428,20 @@ def parsed_event(data: bytes) -> Event:
 _LONGEST = 2**24
 
 
-def _parsed(tag: str, contents: Mapping[str, bytes]) -> Any:
-    """What the metadata of a record says: names and units, names, or one name."""
-    content = contents.get(tag)
-    if content is None:
-        raise ValueError(f"the tag {reprlib.repr(tag)} has no metadata")
+def described_by(tag: str, content: bytes) -> Any:
+    """What the metadata of a record says.
+
+    Args:
+        tag: The record's tag.
+        content: The metadata's content; it is not trusted.
+
+    Returns:
+        Names and units of the layers for the record itself, names for that of activations,
+        the layer's name for a profile, None for the losses.
+
+    Raises:
+        ValueError: If it is not as this version writes it.
+    """
     if len(content) > _LONGEST:
         raise ValueError(f"the metadata has {len(content)} bytes")
     try:

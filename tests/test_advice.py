@@ -64,3 +64,13 @@ def test_of_many_layers_the_first_are_named() -> None:
 def test_names_may_hold_braces(name: str) -> None:
     assert sentence("exploding", "growth", [name]) == f"Gradients explode. Too large: {name}."
     assert sentence("nonfinite", "", [name, "b"]).endswith(f"In {name}, b.")
+
+
+@pytest.mark.smoke
+def test_what_float16_rounds_to_zero_is_said_first_and_of_healthy_runs_too() -> None:
+    (line,) = advice("healthy", "", ["{layers}", "b"])
+    assert line.startswith("float16 rounds gradients below 6e-8 to zero, here in {layers}, b:")
+    assert "auto_scale_loss=True" in line
+    assert "mixed_bfloat16" in line
+    assert advice("vanishing", "time", ["b"])[1:] == advice("vanishing", "time")
+    assert advice("healthy", "", [f"l{i}" for i in range(8)])[0].count("l5 and 2 more:") == 1

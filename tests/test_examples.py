@@ -21,6 +21,7 @@ VERDICTS = {
     "deep_sigmoid_rescued": {"rescued": "healthy", "untouched": "vanishing"},
     "demo": {"healthy": "healthy", "vanishing": "vanishing"},
     "encoder_decoder": {".": "healthy"},
+    "multi_worker": {".": "healthy"},
     "nan_rescued": {"rescued": "healthy", "untouched": "nonfinite"},
     "quickstart": {".": "healthy"},
     "rnn_time_series": {".": "healthy"},

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from keras_vanish.scores import (
     by_saturation,
     by_time,
     by_update,
+    cut_by_float16,
     decay,
     growth_by,
     growth_by_time,
@@ -483,3 +485,45 @@ def test_the_worst_is_the_largest_that_is_known(components: list[float]) -> None
     known = [component for component in components if not math.isnan(component)]
     found = worst(*components)
     assert found == max(known) if known else math.isnan(found)
+
+
+@pytest.mark.parametrize("spread", [np.random.Generator.normal, np.random.Generator.laplace])
+@pytest.mark.parametrize("dead", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("exponent", "float16", "expected"),
+    [
+        (-23, True, True),
+        (-25, True, True),
+        (-14, True, False),  # Nothing to speak of is lost.
+        (-23, False, False),
+        (-25, False, False),
+        (-40, False, False),
+    ],
+)
+def test_what_float16_rounds_to_zero_is_told_from_other_zeros(
+    spread: Callable[..., Any],
+    dead: float,
+    exponent: int,
+    float16: bool,
+    expected: bool,
+    make_reading: MakeReading,
+) -> None:
+    random = np.random.default_rng(0)
+    gradient = spread(random, size=4096) * 2.0**exponent * (random.uniform(size=4096) >= dead)
+    gradient = gradient.astype(np.float16 if float16 else np.float32).astype(np.float64)
+    reading = make_reading(
+        rms=[1e-3, np.sqrt(np.mean(gradient**2))],
+        names=["other", "cut"],
+        size=4096,
+        zero_fraction=[0.1, np.mean(gradient == 0)],
+        float16_underflow=[0.0, np.mean((gradient != 0) & (np.abs(gradient) < 2.0**-25))],
+    )
+    assert cut_by_float16(reading.layers) == ["cut"] * expected
+
+
+def test_too_few_entries_do_not_show_what_float16_lost(make_reading: MakeReading) -> None:
+    tiny = {"rms": [2e-7], "zero_fraction": 0.2}
+    assert cut_by_float16(make_reading(size=4096, **tiny).layers)
+    assert not cut_by_float16(make_reading(size=64, **tiny).layers)
+    assert not cut_by_float16(make_reading(rms=[0.0], zero_fraction=1.0).layers)
+    assert not cut_by_float16(make_reading(rms=[math.nan], zero_fraction=math.nan).layers)

@@ -17,6 +17,7 @@ from keras_vanish.capture.columns import BINS, FLOATS
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.probe import Probe, Probed
 from keras_vanish.capture.recorder import NEVER, Recorder, Row
+from keras_vanish.capture.strategies import reads_here
 from keras_vanish.capture.tap import RecorderFor, innermost, tap
 from keras_vanish.capture.update import iterations_variable
 from keras_vanish.topology import LayerInfo, data_flow_ranks, layers_of
@@ -94,6 +95,8 @@ class Capture:
         """
 
         def tapped_step(*args: Any, **kwargs: Any) -> Any:
+            if not reads_here():
+                return step(*args, **kwargs)
             self._data = args[0] if args else None
             try:
                 with self.open():

@@ -14,12 +14,16 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.losses import loss as loss_module
 
 from keras_vanish.capture import activations, recurrent
 from keras_vanish.capture.columns import ACTIVATIONS
 from keras_vanish.capture.interception import Seen, intercepted
 from keras_vanish.capture.purity import refuse_side_effects
 from keras_vanish.capture.replica import barred
+
+# From version 3.8 on, Keras divides the loss by the number of replicas.
+_for_all_replicas = getattr(loss_module, "unscale_loss_for_distribution", lambda loss: loss)
 
 #: How many samples of a batch are probed, at most.
 SAMPLES = 32
@@ -183,7 +187,9 @@ class Probe:
                 (x, y, weight, scale), given, expand_composites=True
             )
             values = list(apart)
-        factor = None if scale is None else tf.cast(scale, tf.float32) * share
+        factor = None
+        if scale is not None:
+            factor = tf.cast(scale, tf.float32) * share / _for_all_replicas(tf.ones([]))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             scope = keras.StatelessScope(list(zip(variables, values)), collect_losses=True)
             with scope, intercepted(self._model, tape) as seen:
@@ -232,7 +238,8 @@ class Probe:
         compute = model.compute_loss
         # Keras asks its own training argument of no method that overrides its own.
         asked = "training" in inspect.signature(compute).parameters
-        return compute(x, y, y_pred, weight, **({"training": True} if asked else {}))
+        loss = compute(x, y, y_pred, weight, **({"training": True} if asked else {}))
+        return _for_all_replicas(loss)
 
     def _fix(self, seen: list[Seen]) -> None:
         if not seen:

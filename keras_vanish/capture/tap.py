@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,16 @@ from keras_vanish.capture.attributes import replaced
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
-from keras_vanish.capture.update import Update, build, iterations_variable, of_values
+from keras_vanish.capture.reduction import tap_sum
+from keras_vanish.capture.strategies import clips, sums
+from keras_vanish.capture.update import (
+    Update,
+    build,
+    iterations_variable,
+    of_values,
+    readable,
+    recorded_when,
+)
 
 #: Called while a step is traced, once a call of `apply`, with the variables that have a
 #: gradient and those that have none; None leaves that call alone.
@@ -43,6 +51,9 @@ def tap(
     The optimizer is untouched outside of the block. In a `tf.function` the block
     need only be open while the function is traced: what it added to the graph stays.
 
+    Where replicas sum their gradients, nothing may act on one replica's: neither `guard` nor
+    `factor` does.
+
     Args:
         optimizer: A Keras optimizer.
         recorder_for: Gives the recorder for the trained variables.
@@ -52,6 +63,10 @@ def tap(
         factor: What the learning rate is multiplied by.
     """
     inner = innermost(optimizer)
+    if sums(inner._distribution_strategy) or sums(tf.distribute.get_strategy()):
+        with tap_sum(inner, recorder_for, probe):
+            yield
+        return
     untapped = inner.apply
 
     def apply(grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
@@ -80,16 +95,7 @@ def _apply_and_record(
         # Gradient accumulators are there only afterwards.
         build(optimizer, trainable_variables)
     variables = list(trainable_variables or optimizer._trainable_variables)
-    places = [
-        place
-        for place, (gradient, variable) in enumerate(zip(grads, variables))
-        if gradient is not None
-        and 0 not in variable.shape
-        and not getattr(variable, "overwrite_with_gradient", False)
-    ]
-    trained = [variables[place] for place in places]
-    tapped = {id(variable) for variable in trained}
-    missing = [variable for variable in variables if id(variable) not in tapped]
+    places, trained, missing = readable(grads, variables)
     recorder = recorder_for(trained, missing) if places else None
     if guard is not None and not (places and guard.knows(trained)):
         guard = None
@@ -112,16 +118,15 @@ def _apply_and_record(
             due = last if due is None else tf.logical_and(due, last)
 
         def before() -> None:
-            # Only recorded steps pay for making a sparse gradient dense.
-            seen = clipped = [tf.convert_to_tensor(g) for g in update.again(update.gradients)]
+            seen = clipped = update.again(update.gradients)
             weights = update.read_weights()
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)
-            if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+            if clips(optimizer):
                 clipped = optimizer._clip_gradients(clipped)
             recorder.before(number, seen, None if clipped is seen else clipped, weights, probe())
 
-        recorded = _when(due, before)
+        recorded = recorded_when(due, before)
     if guard is not None and check is not None:
         guard.apply(update, check, factor)
     elif factor is not None:
@@ -129,7 +134,7 @@ def _apply_and_record(
     else:
         untapped(grads, trainable_variables)
     if recorder is not None and recorded:
-        _when(due, lambda: recorder.after(number, update.read_weights()))
+        recorded_when(due, lambda: recorder.after(number, update.read_weights()))
 
 
 def _update(
@@ -168,23 +173,6 @@ def _update(
         last=last,
         fused=xla and not tf.executing_eagerly(),
     )
-
-
-def _when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
-    """Records on the steps that are due, or on all; whether that could be built."""
-    try:
-        if due is None:
-            record()
-        else:
-            tf.cond(due, record, lambda: None)
-    except Exception as error:
-        # Whatever a gradient may be like, training must not fail because of us.
-        warnings.warn(
-            f"GradientMonitor cannot read these gradients: {error!r}. Training goes on without.",
-            stacklevel=2,
-        )
-        return False
-    return True
 
 
 def _unscaled(gradient: Any, factor: float | None) -> Any:

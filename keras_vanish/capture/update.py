@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -42,6 +43,69 @@ def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
         values = function(gradient.values)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return function(gradient)
+
+
+class Readable(NamedTuple):
+    """Which of the gradients that an optimizer is given can be read.
+
+    Attributes:
+        places: Where they stand; None, empty and overwriting ones are not among them.
+        trained: The variables of these.
+        missing: The other variables.
+    """
+
+    places: list[int]
+    trained: list[Any]
+    missing: list[Any]
+
+
+def readable(grads: Sequence[Any], variables: Sequence[Any]) -> Readable:
+    """Finds the gradients that can be read.
+
+    Args:
+        grads: A gradient or None for each variable.
+        variables: The variables.
+    """
+    places = [
+        place
+        for place, (gradient, variable) in enumerate(zip(grads, variables))
+        if gradient is not None
+        and 0 not in variable.shape
+        and not getattr(variable, "overwrite_with_gradient", False)
+    ]
+    trained = [variables[place] for place in places]
+    tapped = {id(variable) for variable in trained}
+    missing = [variable for variable in variables if id(variable) not in tapped]
+    return Readable(places, trained, missing)
+
+
+def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
+    """Records on the steps that are due, or on all; whether that could be built."""
+    try:
+        if due is None:
+            record()
+        else:
+            tf.cond(due, record, lambda: None)
+    except Exception as error:
+        # Whatever a gradient may be like, training must not fail because of us.
+        warnings.warn(
+            f"GradientMonitor cannot read these gradients: {error!r}. Training goes on without.",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def read_again(tensors: Sequence[Any], barrier: bool = False) -> list[Any]:
+    """The same values, computed again where a graph's optimizer would notice a reader.
+
+    To be called within a branch of a `tf.cond` where XLA does not compile the step.
+
+    Args:
+        tensors: Tensors or `IndexedSlices`.
+        barrier: Whether XLA compiles the step.
+    """
+    return list(tensors) if tf.executing_eagerly() else repeated(tensors, barrier=barrier)
 
 
 @dataclass(frozen=True)
@@ -90,13 +154,8 @@ class Update:
         self.apply(self.again(self.given))
 
     def again(self, tensors: Sequence[Any]) -> list[Any]:
-        """The same values, computed again where a graph's optimizer would notice a reader.
-
-        To be called within a branch of a `tf.cond` where XLA does not compile the step.
-        """
-        if tf.executing_eagerly():
-            return list(tensors)
-        return repeated(tensors, barrier=self.fused)
+        """The same values, as `read_again` gives them."""
+        return read_again(tensors, barrier=self.fused)
 
     def count(self) -> None:
         """Counts the call as one, without an update."""

@@ -145,7 +145,7 @@ def classes() -> list[str]:
     ("name", "mode"),
     mostly_soak(
         itertools.product(classes(), ["graph", "xla"]),
-        quick={("Adafactor", "graph"), ("Ftrl", "graph"), ("Muon", "graph")},
+        quick={("Adafactor", "graph")},
     ),
 )
 def test_every_optimizer_of_keras(name: str, mode: str, twice: Any, digits: Any) -> None:

@@ -26,7 +26,7 @@ L = keras.layers
 C = keras.callbacks
 
 #: What `make test` runs; `make soak` runs the others.
-QUICK = {"together", "progress bar", "train_step of one's own", "outputs in a dict"}
+QUICK = {"together", "train_step of one's own"}
 
 
 def cases(names: Iterable[str]) -> list[Any]:
@@ -109,6 +109,9 @@ CALLBACKS: dict[str, Callable[[Path], list[Any]]] = {
 }
 
 
+WRITING = {"csv logger", "lambdas", "model checkpoint", "tensorboard", "backup", "together"}
+
+
 def written(folder: Path) -> Iterator[tuple[str, Any]]:
     """The files of a run and, where nothing in them depends on the time, what they hold."""
     for file in sorted(folder.rglob("*")):
@@ -165,7 +168,9 @@ def test_a_callback_of_keras(
 
         runs.append(run_once(lambda: mlp(optimizer=options["optimizer"]()), fit))
     check_same(*runs)
-    assert list(written(tmp_path / "False")) == list(written(tmp_path / "True"))
+    files = list(written(tmp_path / "False"))
+    assert bool(files) == (name in WRITING)
+    assert files == list(written(tmp_path / "True"))
     epochs = len(runs[0].logs["loss"])
     assert epochs == {"early stopping": 2, "together": 2, "terminated on nan": 1}.get(name, 3)
 
@@ -208,7 +213,7 @@ def from_generator(model: Any, x: Any, y: Any, **options: Any) -> Any:
         while True:
             yield from (Batches(x, y)[i] for i in range(4))
 
-    return model.fit(batches(), steps_per_epoch=4, epochs=2, verbose=0, **options)
+    return model.fit(batches(), steps_per_epoch=4, epochs=2, shuffle=False, verbose=0, **options)
 
 
 def from_arrays(model: Any, x: Any, y: Any, **options: Any) -> Any:
@@ -217,7 +222,7 @@ def from_arrays(model: Any, x: Any, y: Any, **options: Any) -> Any:
 
 def from_dataset(model: Any, x: Any, y: Any, **options: Any) -> Any:
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
-    return model.fit(data, validation_data=data, epochs=2, verbose=0, **options)
+    return model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0, **options)
 
 
 def around_single_batches(model: Any, x: Any, y: Any, **options: Any) -> Any:

@@ -19,7 +19,8 @@ SELECTION = [
     "trainers/epoch_iterator_test.py",
     "distillation/distiller_test.py",
     "models/model_test.py",
-    "optimizers",
+    "optimizers/multi_optimizer_test.py",
+    "optimizers/schedule_free_adamw_test.py",
 ]
 
 #: What Keras's tests import, and its wheel does not hold.

@@ -91,7 +91,7 @@ def norms(reading: Reading) -> dict[str, float]:
     ("policy", "mode"),
     [
         ("mixed_float16", "graph"),
-        ("float64", "graph"),
+        pytest.param("float64", "graph", marks=SOAK),
         pytest.param("mixed_float16", "xla", marks=SOAK),
         pytest.param("mixed_float16", "eager", marks=SOAK),
         pytest.param("mixed_bfloat16", "graph", marks=SOAK),

@@ -9,6 +9,7 @@ newest := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 oldest := $(or $(PYTHON),python3.10 python3.11 python3.12)
 
 demo_env := .venv/with-$(TENSORFLOW),examples
+docs_env := .venv/with-docs
 test_env := .venv/with-$(TENSORFLOW),test
 lint_env := .venv/with-lint
 smoke_env := .venv-oldest/with-$(TENSORFLOW),test
@@ -20,7 +21,7 @@ TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test smoke soak lint types clean
+.PHONY: help demo test smoke soak lint types docs clean
 .NOTPARALLEL:
 .SECONDARY:
 
@@ -28,7 +29,7 @@ help: ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
 
 demo: $(demo_env) ## Train a model whose gradients vanish, and one whose do not
-	@.venv/bin/python examples/demo.py
+	@.venv/bin/keras-vanish demo
 
 test: $(test_env) ## Run the tests
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal
@@ -47,8 +48,12 @@ lint: $(lint_env) ## Check style and format
 types: $(lint_env) $(test_env) ## Check types
 	.venv/bin/mypy
 
+# Material for MkDocs advertises its successor on each build.
+docs: $(docs_env) ## Build the pages in docs/ as a site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
 clean: ## Remove the environments and what the tools leave
-	rm -rf .venv .venv-oldest build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist site *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 .venv/python:
 	@python="$$(.ci/find-python $(newest))" && "$$python" -m venv .venv && echo "$$python" > $@

@@ -6,20 +6,18 @@ Needs matplotlib and scikit-learn. Takes about two minutes.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib as mpl
+from drawing import save
 from keras import layers
 from matplotlib import pyplot as plt
 from sklearn.datasets import load_digits
 
 from keras_vanish import GradientMonitor
 
-HERE = Path(__file__).parent
 DEPTH = 12
 
 
@@ -65,7 +63,7 @@ def depth() -> None:
     axes.set_xlabel("dense layer, from the input to the output")
     axes.set_ylabel("norm of dL/dh")
     axes.legend()
-    figure.savefig(HERE / "depth.svg", bbox_inches="tight")
+    save(figure, "depth.svg")
 
 
 def time() -> None:
@@ -83,12 +81,9 @@ def time() -> None:
     axes.set_xlabel("time steps back from the last")
     axes.set_ylabel("RMS of dL/dh_t")
     axes.legend()
-    figure.savefig(HERE / "time.svg", bbox_inches="tight")
+    save(figure, "time.svg")
 
 
 if __name__ == "__main__":
-    # The same bytes for the same figures.
-    mpl.rcParams["svg.hashsalt"] = "keras-vanish"
-    mpl.rcParams["svg.fonttype"] = "none"
     depth()
     time()

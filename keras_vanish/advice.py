@@ -17,6 +17,10 @@ _WORDS: dict[tuple[str, str], tuple[str, str]] = {
         "No gradient passes: a layer has only dead units, which are zero for every sample.",
         "Dead: {layers}.",
     ),
+    ("vanishing", "silent"): (
+        "No gradient at all reaches the early layers.",
+        "Exactly zero: {layers}.",
+    ),
     ("vanishing", "saturated"): (
         "Most activations are saturated, where their slope is nearly zero.",
         "Saturated: {layers}.",
@@ -58,6 +62,13 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
         "Use LeakyReLU, ELU or GELU, which pass a gradient below zero.",
         'Check the biases and the initialisers: zeros and "he_normal" for ReLU.',
     ),
+    ("vanishing", "silent"): (
+        "In float16, small gradients are rounded to zero: let Keras scale the loss "
+        '(auto_scale_loss=True in compile), or use the policy "mixed_bfloat16".',
+        "Look for what stops a gradient: tf.stop_gradient, argmax, rounding, a cast to integers, "
+        "or a kernel that stays zero.",
+        "Put a normalisation layer (BatchNormalization, LayerNormalization) between the layers.",
+    ),
     ("vanishing", "saturated"): (
         'Make the initial weights smaller: kernel_initializer="glorot_uniform", and standardise '
         "the inputs.",
@@ -86,7 +97,17 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
     ),
 }
 
+#: What is said first where float16 has rounded gradients to zero, whatever the verdict.
+_FLOAT16 = (
+    "float16 rounds gradients below 6e-8 to zero, here in {layers}: let Keras scale the loss "
+    "(auto_scale_loss=True in compile, optimizer.scale_loss in a train step of your own), or use "
+    'the policy "mixed_bfloat16".'
+)
+
 _MOST_NAMES = 6
+
+#: Of a longer name, so many characters are given.
+_LONGEST_NAME = 500
 
 
 def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
@@ -100,13 +121,24 @@ def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
     words, of_layers = _WORDS.get((verdict, cause)) or _WORDS[verdict, ""]
     if not blame or not of_layers:
         return words
-    names = ", ".join(blame[:_MOST_NAMES])
-    if len(blame) > _MOST_NAMES:
-        names += f" and {len(blame) - _MOST_NAMES} more"
+    return f"{words} {_named(of_layers, blame)}"
+
+
+def advice(verdict: str, cause: str, cut: Sequence[str] = ()) -> tuple[str, ...]:
+    """What to try, most useful first; empty for a healthy run whose gradients are all there.
+
+    Args:
+        verdict: The verdict of a `Diagnosis`.
+        cause: Its cause.
+        cut: The layers of whose gradient float16 has rounded a part to zero.
+    """
+    known = _ADVICE.get((verdict, cause)) or _ADVICE[verdict, ""]
+    return (_named(_FLOAT16, cut), *known) if cut else known
+
+
+def _named(words: str, layers: Sequence[str]) -> str:
+    names = ", ".join(name[:_LONGEST_NAME] for name in layers[:_MOST_NAMES])
+    if len(layers) > _MOST_NAMES:
+        names += f" and {len(layers) - _MOST_NAMES} more"
     # Names may hold braces.
-    return f"{words} {of_layers}".replace("{layers}", names)
-
-
-def advice(verdict: str, cause: str) -> tuple[str, ...]:
-    """What to try, most useful first; empty for a healthy run."""
-    return _ADVICE.get((verdict, cause)) or _ADVICE[verdict, ""]
+    return words.replace("{layers}", names)

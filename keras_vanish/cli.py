@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import io
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from keras_vanish import doctor
 from keras_vanish.events import read, runs, verdict_of
 from keras_vanish.journal import read_journal
 from keras_vanish.table import render
@@ -20,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Its arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after an error.
+        The exit status: 0, or 2 after an error; of `doctor` 1 where a run is ill.
     """
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -43,6 +47,29 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print the runs in a log directory as tables")
     report.add_argument("log_dir", metavar="LOGDIR", help="the log_dir of GradientMonitor")
     report.set_defaults(command=_report)
+
+    examine = commands.add_parser(
+        "doctor",
+        help="say what ails the runs in a log directory, and what to try",
+        description="Says what ails the runs in a log directory, since when, and what to try.",
+        epilog="The exit status is 0 where no run is ill (also where a verdict is still unknown), "
+        "1 where the verdict on one is vanishing, exploding or nonfinite, 2 where one could not "
+        "be read.",
+    )
+    examine.add_argument("log_dir", metavar="LOGDIR", help="the log_dir of GradientMonitor")
+    examine.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    examine.set_defaults(command=_doctor)
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a model whose gradients vanish, and one whose do not",
+        description="Trains two networks on scikit-learn's digits, one whose gradients vanish "
+        "and one whose do not, in about a minute, and leaves their logs for TensorBoard.",
+    )
+    demo.add_argument(
+        "--log-dir", type=Path, default=Path("logs"), metavar="LOGDIR", help="for the logs"
+    )
+    demo.set_defaults(command=_demo)
     return parser
 
 
@@ -68,6 +95,36 @@ def _report(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    status, found = 0, dict[str, Any]()
+    for name, directory in runs(arguments.log_dir).items():
+        try:
+            history, done = read(directory), read_journal(directory)
+        except (OSError, ValueError) as error:
+            status, found[name] = _failed(error), {"error": str(error)}
+            continue
+        found[name] = doctor.findings(history, done)
+        status = max(status, int(found[name]["verdict"] in doctor.ILL))
+        if not arguments.json:
+            print(doctor.render(history, done, title=name, color=sys.stdout.isatty()))
+    if arguments.json:
+        print(json.dumps({"status": status, "runs": found}, indent=2))
+    return status
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        # Whoever lacks TensorFlow is told by this what to install.
+        from keras_vanish import GradientMonitor  # noqa: F401
+        from keras_vanish.demo import run
+    except ImportError as error:
+        return _failed(error)
+    run(arguments.log_dir)
+    return 0
+
+
 def _failed(error: Exception) -> int:
-    print(f"keras-vanish: {error}", file=sys.stderr)
+    # Paths may hold anything: no line end and no control character gets through.
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+    print(f"keras-vanish: {line}", file=sys.stderr)
     return 2

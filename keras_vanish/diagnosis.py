@@ -13,7 +13,7 @@ from typing import Literal
 
 from keras_vanish import scores
 from keras_vanish.advice import advice, sentence
-from keras_vanish.reading import Reading
+from keras_vanish.reading import Reading, RecurrentReading
 from keras_vanish.scores import (
     CERTAIN_UPDATE,
     CRITICAL_DECAY,
@@ -42,8 +42,8 @@ class Diagnosis:
         exploding_score: In [0, 1], flagged at 0.5 or more; NaN if it cannot be known.
         verdict: `"healthy"`, `"vanishing"`, `"exploding"`, `"nonfinite"` or `"unknown"`.
         components: What the scores are the largest of, by name, each in [0, 1] or NaN. Of the
-            vanishing score: `weights`, `activations`, `time`, `dead` and `saturated`; of
-            the exploding score: `growth` and `update`. `docs/score.md` defines them.
+            vanishing score: `weights`, `activations`, `time`, `dead`, `silent` and `saturated`;
+            of the exploding score: `growth` and `update`. `docs/score.md` defines them.
         cause: The component that the verdict rests on; empty where there is none.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
@@ -77,14 +77,9 @@ class Diagnosis:
         """The verdict in plain words, with the layers to blame."""
         names = self.blame
         if self.cause == "time":
-            names = tuple(map(self._reach, names))
+            timesteps = self.reading.timesteps
+            names = tuple(_reach(name, timesteps[name]) for name in names)
         return sentence(self.verdict, self.cause, names)
-
-    def _reach(self, name: str) -> str:
-        recurrent = self.reading.timesteps[name]
-        if math.isnan(recurrent.horizon):
-            return name
-        return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
 def diagnose(reading: Reading, course: Course | None = None, optimizer: str = "") -> Diagnosis:
@@ -109,6 +104,7 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
         "activations": scores.vanishing_by(by_activations),
         "time": scores.by_time(timesteps, course or Course()),
         "dead": scores.by_dead_units(activations, reading.probed),
+        "silent": scores.by_silence(layers, course or Course()),
         "saturated": scores.by_saturation(activations),
     }
     exploding = {
@@ -145,6 +141,8 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
             blame = [name for name, score in lost.items() if score >= THRESHOLD]
         elif cause == "dead":
             blame = [a.name for a in activations if a.dead_fraction == 1.0]
+        elif cause == "silent":
+            blame = [layer.name for layer in layers if layer.gradient_rms == 0]
         else:
             blame = [a.name for a in activations if a.saturated_fraction >= THRESHOLD]
     elif not known:
@@ -160,9 +158,15 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
         components={**vanishing, **exploding},
         cause=cause,
         blame=tuple(dict.fromkeys(blame)),
-        advice=advice(verdict, cause),
+        advice=advice(verdict, cause, scores.cut_by_float16(layers)),
         optimizer=optimizer,
     )
+
+
+def _reach(name: str, recurrent: RecurrentReading) -> str:
+    if math.isnan(recurrent.horizon):
+        return name
+    return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
 def _nonfinite(reading: Reading) -> tuple[str, list[str]]:

@@ -18,9 +18,8 @@ from typing import Any
 
 from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
-from tensorboard.compat.tensorflow_stub.io import gfile
 
-from keras_vanish import journal
+from keras_vanish import file_system, journal
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnoses, steadied
 from keras_vanish.interventions import Intervention
 from keras_vanish.reading import Reading
@@ -33,7 +32,16 @@ from keras_vanish.summaries import (
 )
 from keras_vanish.tfrecord import frame, records
 
-__all__ = ["EventWriter", "Histograms", "read", "runs", "verdict_of", "verdicts"]
+__all__ = [
+    "RUN",
+    "EventWriter",
+    "Histograms",
+    "has_readings",
+    "read",
+    "runs",
+    "verdict_of",
+    "verdicts",
+]
 
 #: The run's folder in the log directory. TensorBoard follows one live file a folder, so
 #: it is not the one that the Keras callback writes to.
@@ -150,7 +158,7 @@ class EventWriter:
         if path and empty:
             # A full disk must not collect one useless file a step.
             with contextlib.suppress(OSError):
-                os.remove(path)
+                file_system.remove(path)
 
 
 def read(log_dir: str | os.PathLike[str]) -> list[Diagnosis]:
@@ -176,7 +184,8 @@ def read(log_dir: str | os.PathLike[str]) -> list[Diagnosis]:
         )
     (directory,) = found.values()
     by_step: dict[int, Reading] = {}
-    for path in sorted(_event_files(directory, gfile.listdir(directory)), key=_creation):
+    files = _event_files(directory, file_system.names(directory))
+    for path in sorted(files, key=_creation):
         try:
             by_step.update((reading.step, reading) for reading in readings(records(path)))
         except ValueError as error:
@@ -202,12 +211,12 @@ def runs(log_dir: str | os.PathLike[str]) -> dict[str, str]:
         FileNotFoundError: If there is no such folder, or no run in it.
     """
     top = os.fspath(log_dir)
-    if not gfile.exists(top):
+    if not file_system.exists(top):
         raise FileNotFoundError(
             f"There is no such folder. Received: {top!r}. Pass the log_dir of GradientMonitor."
         )
     found: dict[str, str] = {}
-    for directory, _, names in gfile.walk(top):
+    for directory, names in file_system.folders(top):
         if any(_is_ours(path) for path in _event_files(directory, names)):
             relative = os.path.relpath(directory, top)
             parent, last = os.path.split(relative)
@@ -220,6 +229,20 @@ def runs(log_dir: str | os.PathLike[str]) -> dict[str, str]:
             "written before the first recorded step."
         )
     return dict(sorted(found.items()))
+
+
+def has_readings(directory: str) -> bool:
+    """Whether a run's folder holds event files of this package.
+
+    Args:
+        directory: The folder; it need not exist.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not file_system.exists(directory):
+        return False
+    return any(map(_is_ours, _event_files(directory, file_system.names(directory))))
 
 
 def verdict_of(history: Sequence[Diagnosis]) -> Verdict:
@@ -237,7 +260,8 @@ def verdicts(history: Sequence[Diagnosis]) -> list[Verdict]:
 
 
 def _event_files(directory: str, names: Sequence[str]) -> Iterator[str]:
-    return (os.path.join(directory, name) for name in names if "tfevents" in name)
+    paths = (os.path.join(directory, name) for name in names if "tfevents" in name)
+    return filter(file_system.is_file, paths)
 
 
 def _first_event(path: str) -> Event | None:

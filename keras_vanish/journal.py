@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from tensorboard.compat import tf
-from tensorboard.compat.tensorflow_stub.io import gfile
-
+from keras_vanish.file_system import append as append_to
+from keras_vanish.file_system import is_file, opened, write_whole
 from keras_vanish.interventions import Intervention
 
 #: One JSON object a line, oldest first.
@@ -24,10 +23,17 @@ def append(directory: str, interventions: Sequence[Intervention]) -> None:
     Raises:
         OSError: If they cannot be written.
     """
+    path = os.path.join(directory, NAME)
+    lines = "".join(f"{intervention.to_json()}\n" for intervention in interventions)
+    # A lone surrogate in a name is no UTF-8.
+    data = lines.encode("utf-8", "backslashreplace")
     try:
-        with tf.io.gfile.GFile(os.path.join(directory, NAME), "a") as file:
-            file.write("".join(f"{intervention.to_json()}\n" for intervention in interventions))
-    except tf.errors.OpError as error:
+        if is_file(path) and _torn(path):
+            # A killed process left it: what follows would be lost in the same line.
+            before = _read(path)
+            write_whole(path, before[: before.rfind(b"\n") + 1])
+        append_to(path, data)
+    except OSError as error:
         raise OSError(f"Cannot write to {NAME}: {error}. Received: {directory!r}.") from error
 
 
@@ -40,14 +46,34 @@ def read_journal(directory: str) -> list[Intervention]:
         directory: The run's folder.
 
     Raises:
+        OSError: If it cannot be read.
         ValueError: If another line is not as this version writes it.
     """
     path = os.path.join(directory, NAME)
-    if not gfile.exists(path):
+    if not is_file(path):
         return []
-    with gfile.GFile(path, "rb") as file:
-        lines = file.read().split(b"\n")[:-1]
-    return [_parsed(line, path) for line in lines]
+    return [_parsed(line, path) for line in _read(path).split(b"\n")[:-1]]
+
+
+def length(directory: str) -> int:
+    """How many lines the journal of a run has."""
+    path = os.path.join(directory, NAME)
+    return _read(path).count(b"\n") if is_file(path) else 0
+
+
+def _torn(path: str) -> bool:
+    """Whether the last line has no end."""
+    with opened(path) as file:
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        file.seek(max(0, size - 1))
+        return bool(file.read(1) not in (b"", b"\n"))
+
+
+def _read(path: str) -> bytes:
+    with opened(path) as file:
+        data: bytes = file.read()
+    return data
 
 
 def _parsed(line: bytes, path: str) -> Intervention:

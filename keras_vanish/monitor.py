@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import warnings
@@ -11,9 +12,10 @@ from typing import Any
 
 import keras
 
+from keras_vanish import file_system
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.capture.interior import Interior
-from keras_vanish.capture.optimizers import COMPILED, optimizers_of
+from keras_vanish.capture.optimizers import COMPILED, have_one_rate, optimizers_of
 from keras_vanish.capture.probe import Probe
 from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
 from keras_vanish.capture.tap import innermost
@@ -111,12 +113,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         if probe not in (True, False, "auto"):
             raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
-        if log_dir is not None and os.path.isfile(log_dir):
-            raise ValueError(
-                f"log_dir must be a directory, but a file stands there. Received: "
-                f"log_dir={os.fspath(log_dir)!r}. Remove the file or choose another path."
-            )
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.log_dir = None if log_dir is None else file_system.usable(log_dir)
         self.histograms = histograms
         self.probe = probe
         self.on_diagnosis = on_diagnosis
@@ -140,6 +137,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self._epoch_length: int | None = None
         self._batch = 0
         self._steps_per_call = 1
+        self._begun = False
+        self._copies = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -198,7 +197,7 @@ class GradientMonitor(keras.callbacks.Callback):
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        acts = alone and not sums(strategy)
+        acts = have_one_rate(optimizers) and not sums(strategy)
         probes = bool(self.probe) and alone and not several_processes(strategy)
         interior = self._rescue.interior(xla) if acts else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
@@ -307,12 +306,14 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        interior = self._rescue.interior(xla=False)
+        ruled = have_one_rate({COMPILED: optimizer})
+        interior = self._rescue.interior(xla=False) if ruled else Interior()
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
         self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
         self._begin(model, {COMPILED: optimizer})
+        self._begin_steps(model)
         try:
             with capture.open():
                 yield self
@@ -361,15 +362,13 @@ class GradientMonitor(keras.callbacks.Callback):
     def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        self._acting = alone and self._rescue.asked and not sums(strategy)
-        for attribute, track in self._watched.items():
-            if alone:
+        ruled = have_one_rate(optimizers)
+        self._acting = ruled and self._rescue.asked and not sums(strategy)
+        self._begun = False
+        if alone:
+            for track in self._watched.values():
                 track.settle("")
-            updates = track.begin()
-            if self._acting:
-                by_fit = self._function is not None
-                self._rescue.begin(model, optimizers[attribute], updates, gives_batches=by_fit)
-        if not alone:
+        if not alone or not ruled:
             self._warn_of_several(optimizers)
         inner = map(innermost, optimizers.values())
         probes = bool(self.probe) and self._function is not None
@@ -378,15 +377,54 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._every is not None:
             self._arm()
 
+    def _begin_steps(self, model: Any) -> None:
+        """Sees the state from which the first step starts.
+
+        Not before: another callback may restore a model when the training begins.
+        """
+        self._begun = True
+        updates = [track.begin() for track in self._watched.values()]
+        for track in self._watched.values():
+            if track.settled:
+                self._resume(track)
+        if self._acting:
+            (track,) = self._watched.values()
+            self._rescue.begin(
+                model,
+                track.capture.optimizer,
+                updates[0],
+                gives_batches=self._function is not None,
+            )
+
+    def _resume(self, track: Track) -> None:
+        past = track.resume()
+        if past is None:
+            return
+        everything = [*past.history, *self.history]
+        self.history[:] = sorted(everything, key=lambda diagnosis: diagnosis.reading.wall_time)
+        self.interventions[:0] = past.interventions
+        if self._acting and past.state.policies:
+            try:
+                self._rescue.resume(past.state.policies)
+            except ValueError as error:
+                self._warn(
+                    "resume",
+                    "GradientMonitor could not take up what the flags knew of the run, and "
+                    f"begins anew: {error}. Training goes on.",
+                )
+
     def _warn_of_several(self, optimizers: dict[str, Any]) -> None:
         names = ", ".join(optimizers)
+        if len(optimizers) == 1:
+            names = f"a {type(optimizers[names]).__name__}"
         if self._rescue.asked:
             self._warn(
                 "flags",
-                "GradientMonitor's flags auto_* act on the run of one optimizer: they do nothing "
-                f"in this fit. Received: a model that holds {names}. Readings go on.",
+                "GradientMonitor's flags auto_* act on the run of one optimizer, with one learning "
+                "rate: they do nothing in this fit."
+                f" Received: a model that holds {names}. Readings go on.",
             )
-        if self.probe:
+        if self.probe and len(optimizers) > 1:
             self._warn(
                 "probe",
                 "GradientMonitor probes the batch of one optimizer's loss: with several it shows "
@@ -406,12 +444,15 @@ class GradientMonitor(keras.callbacks.Callback):
                 # The compiled optimizer by itself is all that there is to most models.
                 compiled = track is self._tracks.get("")
                 track.settle("" if compiled and len(traced) == 1 else attribute)
+                self._resume(track)
 
     def _steps_in_epoch(self) -> int | None:
         steps = (self.params or {}).get("steps")
         return steps if steps is not None else self._epoch_length
 
     def _before_call(self, iterator: Any) -> Any:
+        if not self._begun:
+            self._begin_steps(self.model)
         if not self._acting:
             return iterator
         iterator, done = self._rescue.before(iterator, self._steps_per_call)
@@ -436,6 +477,8 @@ class GradientMonitor(keras.callbacks.Callback):
             if diagnosis is not None:
                 self._record(found[-1][0], diagnosis, found[-1][1], numbers)
             self._account(done)
+            for track in {id(track): track for track, _ in found}.values():
+                track.save(self._rescue.state() if self._acting else {})
         except Exception as error:
             self._warn(
                 "reading",
@@ -484,6 +527,29 @@ class GradientMonitor(keras.callbacks.Callback):
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(message, stacklevel=3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is bound to a fit stays with it: a copy takes part in another.
+        bound = dict.fromkeys(("_model", "params", "_function", "_function_of"))
+        return {**vars(self), **bound, "_watched": {}, "_begun": False}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GradientMonitor:
+        """Another run's monitor: it writes to `copy_1`, `copy_2`, ... in `log_dir`.
+
+        So each trial of keras_tuner, which copies its callbacks, has a run of its own.
+        """
+        memo[id(self.on_diagnosis)] = self.on_diagnosis
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        if self.log_dir is not None:
+            self._copies, twin.log_dir = file_system.unused(
+                os.path.join(self.log_dir, "copy_"), self._copies
+            )
+            for track in twin._tracks.values():
+                track.move(twin.log_dir)
+        twin._copies = 0
+        return twin
 
     def _end(self) -> None:
         self._rescue.end()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_vanish import resume
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.losses import LossLog
@@ -30,6 +32,7 @@ from keras_vanish.interventions import (
     Rollback,
     ZScoreClipping,
 )
+from keras_vanish.interventions.clipping import NormHistory
 from keras_vanish.pretrained import pretrained
 from keras_vanish.reading import StepLog
 from keras_vanish.reinitialize import reinitialize
@@ -116,6 +119,72 @@ class Rescue:
             losses=LossLog() if self._rate or self._rollback or self._init else None,
         )
         return self._interior
+
+    def state(self) -> dict[str, Any]:
+        """What the policies know of the run, as JSON has it."""
+        return {
+            "policies": {
+                flag: {"policy": type(policy).__name__, "state": resume.plain(state)}
+                for flag, (policy, state) in self._states().items()
+            },
+            "rollback_factor": self._rollback_factor,
+            "firing": self._firing,
+            "refused": self._refused,
+            "seed": self._seed,
+        }
+
+    def _states(self) -> dict[str, tuple[Any, Any]]:
+        found = {
+            "clip": (self._clipping, self._clip_state),
+            "rate": (self._rate, self._rate_state),
+            "rollback": (self._rollback, self._rollback_state),
+            "init": (self._init, self._init_state),
+        }
+        return {flag: pair for flag, pair in found.items() if pair[0] is not None}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes up what the policies of an earlier process knew; `begin` follows.
+
+        A policy of another kind than there was then begins anew.
+
+        Args:
+            state: What `state` gave; it is not trusted.
+
+        Raises:
+            ValueError: If `state` gives no such thing. Nothing is taken up then.
+        """
+        fields = resume.parsed(_Fields, {k: v for k, v in state.items() if k != "policies"})
+        found = dict[str, Any]()
+        for flag, (policy, _) in self._states().items():
+            entry = state["policies"].get(flag) if isinstance(state.get("policies"), dict) else {}
+            entry = entry if isinstance(entry, dict) else {}
+            if entry.get("policy") == type(policy).__name__:
+                found[flag] = resume.parsed(_kind(policy), entry.get("state"), flag)
+        factor = found["rate"].factor if "rate" in found else 1.0
+        if not (0 < factor * fields.rollback_factor < math.inf):
+            raise ValueError(f"no learning rate is multiplied by {factor!r}")
+        clip = found.get("clip")
+        if isinstance(clip, NormHistory) and not (math.isfinite(clip.mean) and clip.variance >= 0):
+            raise ValueError(f"no norms have the mean {clip.mean} and variance {clip.variance}")
+        self._clip_state = found.get("clip", self._clip_state)
+        self._rate_state = found.get("rate", self._rate_state)
+        self._rollback_state = found.get("rollback", self._rollback_state)
+        self._init_state = found.get("init", self._init_state)
+        self._rollback_factor = fields.rollback_factor
+        self._firing, self._refused, self._seed = fields.firing, fields.refused, fields.seed
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is bound to a fit stays with it: a copy takes part in another.
+        kept = {"_interior": Interior(), "_kept": [], "_protected": frozenset(), "_taken": True}
+        bound = dict.fromkeys(("_model", "_optimizer", "_start", "_pending"))
+        return {**vars(self), **kept, **bound}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rescue:
+        for policy, _ in self._states().values():
+            memo[id(policy)] = policy  # It does not change, and may hold layers.
+        twin = Rescue.__new__(Rescue)
+        vars(twin).update(copy.deepcopy(self.__getstate__(), memo))
+        return twin
 
     def begin(self, model: Any, optimizer: Any, updates: int, gives_batches: bool) -> None:
         """Takes the model whose `fit` begins.
@@ -375,6 +444,21 @@ class Rescue:
             norm = float(tf.linalg.global_norm(weights)) if weights else 0.0
             reach = reach * norm if 0 < norm < math.inf else math.inf
         guard.limit(limits.fires_above, limits.clips_to, reach)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """What is kept of a run beside the states of its policies."""
+
+    rollback_factor: float
+    firing: bool
+    refused: bool
+    seed: int
+
+
+def _kind(policy: Any) -> Any:
+    """The type of a policy's states."""
+    return Mapping[int, int] if isinstance(policy, PercentileClipping) else type(policy.begin())
 
 
 def _refused(planned: Intervention, why: str) -> Intervention:

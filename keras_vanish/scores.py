@@ -37,6 +37,16 @@ OPENING_RATIO = 0.1
 #: which the batch uses a few rows, such as an embedding, or most of it is inactive.
 SPARSE_FRACTION = 0.5
 
+#: The smallest positive number of float16 (IEEE 754-2019, binary16). Half of it is rounded to
+#: zero.
+FLOAT16_SMALLEST = 2.0**-24
+
+# Of so many entries of a gradient, at least, its histogram counts a sample.
+_SAMPLED = 1024
+
+# So many entries are expected where none is, before chance is ruled out.
+_MISSED = 20
+
 # Losses that differ by a smaller share than this are the same but for rounding.
 _SAME_LOSS = 1e-6
 
@@ -71,7 +81,7 @@ def weight_profile(layers: Sequence[LayerReading]) -> Profile:
     Layers without a gradient, with zeros only, and opening ones (`OPENING_RATIO`) do not.
     """
     signals = [(layer.name, signal(layer)) for layer in layers if not _opening(layer)]
-    return [(name, math.log10(value)) for name, value in signals if not math.isnan(value)]
+    return [(name, math.log10(value)) for name, value in signals if value > 0]
 
 
 def _opening(layer: LayerReading) -> bool:
@@ -245,12 +255,33 @@ def by_dead_units(activations: Sequence[ActivationReading], probed: Probed | Non
     if all(math.isnan(activation.dead_fraction) for activation in activations):
         return math.nan
     deaf = abs(learned_share(probed)) < _SAME_LOSS
-    for place, activation in enumerate(activations):
-        if activation.dead_fraction == 1.0:
-            before = [a for a in activations[:place] if not math.isnan(a.gradient_rms)]
-            if deaf or (before and all(a.gradient_rms == 0 for a in before)):
-                return 1.0
+    silent, known = True, False
+    for activation in activations:
+        if activation.dead_fraction == 1.0 and (deaf or (known and silent)):
+            return 1.0
+        if not math.isnan(activation.gradient_rms):
+            known, silent = True, silent and activation.gradient_rms == 0
     return 0.0
+
+
+def by_silence(layers: Sequence[LayerReading], course: Course) -> float:
+    """1 where no gradient at all arrives at the early layers, else 0.
+
+    It is exactly zero in every layer of the first third that has one, and not in all others: it
+    has become too small for its dtype, or something on its way stops it. A kernel or a branch
+    that is initialised with zeros passes nothing back before its first update: so it is 0 while
+    a layer is all zero or opening (`OPENING_RATIO`), and in the first readings (`PATIENCE`).
+
+    Returns:
+        0 or 1, or NaN where fewer than two layers have a gradient, or in the first readings.
+    """
+    known = [layer for layer in layers if not math.isnan(layer.gradient_rms)]
+    if len(known) < 2 or course.learned is None:
+        return math.nan
+    heard = [layer.gradient_rms != 0 for layer in known]
+    beginning = any(_opening(layer) or layer.weight_rms == 0 for layer in known)
+    silent = not any(heard[: (len(heard) - 1) // 3 + 1]) and any(heard)
+    return float(silent and not beginning)
 
 
 def by_saturation(activations: Sequence[ActivationReading]) -> float:
@@ -276,6 +307,29 @@ def by_update(layers: Sequence[LayerReading]) -> float:
     ratios = [layer.update_ratio for layer in layers if not math.isnan(layer.update_ratio)]
     ratio = median(ratios) if ratios else math.nan
     return 1.0 if ratio == math.inf else ratio / (1.0 + ratio)
+
+
+def cut_by_float16(layers: Sequence[LayerReading]) -> list[str]:
+    """The layers of whose gradient float16 has rounded a part to zero.
+
+    A gradient that was computed in float16, and not scaled, has entries that are zero, and none
+    between zero and half of `FLOAT16_SMALLEST`. Whatever else makes zeros leaves no such gap: of
+    entries with the RMS `r` and a density that is level around zero, a share of about
+    `FLOAT16_SMALLEST / 2 / r` lies there; for a normal distribution it is 0.8 of that. The gap
+    is one where at least `_MISSED` entries are expected by half of that share.
+
+    Where training scales its loss by `s`, the gap lies below `FLOAT16_SMALLEST / 2 / s`, where
+    this does not look.
+    """
+    cut = []
+    for layer in layers:
+        active = 1.0 - layer.zero_fraction
+        if not (layer.gradient_rms > 0 and 0 < active < 1) or layer.float16_underflow > 0:
+            continue
+        share = min(1.0, FLOAT16_SMALLEST / 2 / (layer.gradient_rms / math.sqrt(active)))
+        if share / 2 * active * min(layer.size, _SAMPLED) >= _MISSED:
+            cut.append(layer.name)
+    return cut
 
 
 def worst(*components: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ VERSION = 1
 _ACTIVATIONS = f"{PLUGIN}/activations"
 _PROFILE = f"{PLUGIN}/profile"
 _LOSS = f"{PLUGIN}/loss"
+#: What was done, for programs: one string of JSON an intervention.
+INTERVENTIONS = f"{PLUGIN}/interventions"
 
 _HISTOGRAM_AXIS = (
     "The axis is log10 of the magnitude of the gradient's entries, before clipping: -9 stands "
@@ -296,7 +299,7 @@ def _contents(
 
 
 def interventions_event(interventions: Sequence[Intervention], wall_time: float) -> Event:
-    """The event that tells what was done at one step, as text.
+    """The event that tells what was done at one step, as text and as JSON.
 
     Args:
         interventions: What was done.
@@ -307,6 +310,12 @@ def interventions_event(interventions: Sequence[Intervention], wall_time: float)
     value = event.summary.value.add(tag="gradients/interventions", metadata=_TEXT)
     value.tensor.dtype = types_pb2.DT_STRING
     value.tensor.string_val[:] = (text.encode("utf-8", "backslashreplace"),)
+    value = event.summary.value.add(tag=INTERVENTIONS, metadata=_INTERVENTIONS)
+    value.tensor.dtype = types_pb2.DT_STRING
+    value.tensor.tensor_shape.CopyFrom(_shape(len(interventions)))
+    value.tensor.string_val[:] = [
+        intervention.to_json().encode("utf-8", "backslashreplace") for intervention in interventions
+    ]
     return event
 
 
@@ -320,6 +329,10 @@ _SCALAR = _with_class(scalar_plugin.create_summary_metadata("", ""), summary_pb2
 _TEXT = _with_class(text_plugin.create_summary_metadata("", ""), summary_pb2.DATA_CLASS_TENSOR)
 _HISTOGRAM = _with_class(
     histogram_plugin.create_summary_metadata("", _HISTOGRAM_AXIS), summary_pb2.DATA_CLASS_TENSOR
+)
+_INTERVENTIONS = SummaryMetadata(
+    plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
+    data_class=summary_pb2.DATA_CLASS_TENSOR,
 )
 
 
@@ -361,11 +374,12 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
     """The readings in the events of one file, in the order of the file.
 
     Args:
-        events: Serialised `Event` messages.
+        events: Serialised `Event` messages; what they hold is not trusted.
 
     Raises:
         ValueError: If a record is not as this version writes it.
     """
+    contents: dict[str, bytes] = {}
     described: dict[str, Any] = {}
     for data in events:
         event = parsed_event(data)
@@ -374,22 +388,25 @@ def readings(events: Iterable[bytes]) -> Iterator[Reading]:
         profiles: dict[str, npt.NDArray[np.float64]] = {}
         losses = (math.nan, math.nan)
         for value in event.summary.value:
+            if value.tag == INTERVENTIONS:
+                continue
             if value.metadata.plugin_data.plugin_name == PLUGIN:
-                content = value.metadata.plugin_data.content
-                described.setdefault(value.tag, _parsed(value.tag, content))
+                contents.setdefault(value.tag, value.metadata.plugin_data.content)
             elif not value.tag.startswith(f"{PLUGIN}/"):
                 continue
             if value.tag not in described:
-                raise ValueError(f"the tag {value.tag!r} has no metadata")
+                if value.tag not in contents:
+                    raise ValueError(f"the tag {reprlib.repr(value.tag)} has no metadata")
+                described[value.tag] = described_by(value.tag, contents[value.tag])
             description, table = described[value.tag], _table(value.tensor)
             if value.tag.startswith(f"{_PROFILE}/"):
-                profiles[description] = table
+                profiles[description] = _natural(table)
             elif value.tag.startswith(f"{_LOSS}/"):
                 losses = _two(table)
             elif value.tag.startswith(f"{_ACTIVATIONS}/"):
-                activations = description, table
+                activations = description, _natural(table, ACTIVATIONS)
             else:
-                record = (*description, table)
+                record = (*description, _natural(table, COLUMNS))
         if record is not None:
             probed = None if activations is None else Probed(*losses, *activations, profiles)
             yield Reading(event.step, event.wall_time, *record, probed)
@@ -407,31 +424,59 @@ def parsed_event(data: bytes) -> Event:
         raise ValueError(f"a record is not a TensorBoard event ({error})") from error
 
 
-def _parsed(tag: str, content: bytes) -> Any:
-    """What the metadata of a record says: names and units, names, or one name."""
+#: The longest description of a record that is read, in bytes: it holds the names of the layers.
+_LONGEST = 2**24
+
+
+def described_by(tag: str, content: bytes) -> Any:
+    """What the metadata of a record says.
+
+    Args:
+        tag: The record's tag.
+        content: The metadata's content; it is not trusted.
+
+    Returns:
+        Names and units of the layers for the record itself, names for that of activations,
+        the layer's name for a profile, None for the losses.
+
+    Raises:
+        ValueError: If it is not as this version writes it.
+    """
+    if len(content) > _LONGEST:
+        raise ValueError(f"the metadata has {len(content)} bytes")
     try:
         fields = json.loads(content)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"the metadata is not JSON ({error})") from error
     version = fields.get("version") if isinstance(fields, dict) else None
     if version != VERSION:
         raise ValueError(
-            f"the record has version {version!r}, this keras-vanish reads version {VERSION}"
+            f"the record has version {reprlib.repr(version)}, this keras-vanish reads version "
+            f"{VERSION}"
         )
     if tag.startswith(f"{_PROFILE}/"):
         name = fields.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"the record has the name {name!r}")
+            raise ValueError(f"the record has the name {reprlib.repr(name)}")
         return name
     if tag.startswith(f"{_LOSS}/"):
         return None
     of_activations = tag.startswith(f"{_ACTIVATIONS}/")
-    if fields.get("columns") != list(ACTIVATIONS if of_activations else COLUMNS):
-        raise ValueError(f"the record has the columns {fields.get('columns')!r}")
+    columns = fields.get("columns")
+    if columns != list(ACTIVATIONS if of_activations else COLUMNS):
+        raise ValueError(f"the record has the columns {reprlib.repr(columns)}")
     names, units = fields.get("names"), fields.get("units")
     if not _all_of(str, names) or not (of_activations or _all_of(int, units)):
-        raise ValueError(f"the record has the names {names!r} and the units {units!r}")
-    return tuple(names) if of_activations else (tuple(names), tuple(units))
+        raise ValueError(
+            f"the record has the names {reprlib.repr(names)} and the units {reprlib.repr(units)}"
+        )
+    if of_activations:
+        return tuple(names)
+    if not names:
+        raise ValueError("the record has no layer")
+    if not all(0 <= width < 2**63 for width in units):
+        raise ValueError(f"the record has the units {reprlib.repr(units)}")
+    return tuple(names), tuple(units)
 
 
 def _all_of(kind: type, entries: object) -> bool:
@@ -444,10 +489,29 @@ def _two(table: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(table[0]), float(table[1])
 
 
+#: All else that is recorded is a magnitude, a share or a count.
+_SIGNED = ("gradient_mean", "gradient_min", "gradient_max", "preactivation_mean")
+
+
+def _natural(
+    table: npt.NDArray[np.float64], columns: Sequence[str] = ()
+) -> npt.NDArray[np.float64]:
+    """The table, if only numbers that may be negative are."""
+    negative = np.atleast_2d(table < 0).any(0)
+    if columns and table.ndim == 2 and table.shape[1] == len(columns):
+        negative &= ~np.isin(columns, _SIGNED)
+    if negative.any():
+        raise ValueError("the record has negative numbers where there can be none")
+    return table
+
+
 def _table(tensor: TensorProto) -> npt.NDArray[np.float64]:
+    content, rank = tensor.tensor_content, len(tensor.tensor_shape.dim)
+    if rank > 2:
+        raise ValueError(f"the record has {rank} dimensions")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    content = tensor.tensor_content
-    if tensor.dtype != types_pb2.DT_DOUBLE or len(content) != 8 * math.prod(shape):
+    whole = min(shape, default=0) >= 0 and len(content) == 8 * math.prod(shape)
+    if tensor.dtype != types_pb2.DT_DOUBLE or not whole:
         raise ValueError(
             f"the record is {len(content)} bytes of type {tensor.dtype} for the shape {shape}"
         )

@@ -7,31 +7,33 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
+from keras_vanish.terminal import (
+    NOTHING_RECORDED,
+    clean,
+    console,
+    headline,
+    spokesman,
+    stripped,
+    to_try,
+    was_done,
+)
 
 _MISSING = "–"
 
-# Of more layers than this, only the outermost and the blamed ones are shown.
+# Of more layers than this, only the outermost and the first so many blamed ones are shown.
 _MOST_LAYERS = 60
 _OUTERMOST = 20
 
-_MOST_DONE = 10
+# A longer name fills the screen.
+_LONGEST_NAME = 500
 
 # One cell of the bar is one decade.
 _BAR_DECADES = 8
-
-_STYLES = {
-    "healthy": "green",
-    "vanishing": "red",
-    "exploding": "red",
-    "nonfinite": "red",
-    "unknown": "yellow",
-}
 
 
 def render(
@@ -56,67 +58,29 @@ def render(
         Lines of text, each ended by a newline.
     """
     buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=width,
-        color_system="standard" if color else None,
-        force_jupyter=False,
-        legacy_windows=False,
-        highlight=False,
-    )
+    output = console(buffer, width, color)
     if title is not None:
-        console.print(Text(_clean(title), style="bold"))
+        output.print(Text(clean(title), style="bold"))
     if not history:
-        console.print(
-            Text(
-                "Nothing has been recorded. Train for longer, or record more often: "
-                "GradientMonitor(update_freq=1) records every update."
-            )
-        )
-        return _stripped(buffer)
+        output.print(Text(NOTHING_RECORDED))
+        return stripped(buffer)
     last = history[-1]
-    # The last reading that says what the run's verdict says can explain it.
-    agreeing = [diagnosis for diagnosis in history if diagnosis.verdict == verdict]
-    spokesman = agreeing[-1] if agreeing else last
-    console.print(_headline(verdict, spokesman, last))
-    console.print(_layer_table(last))
-    console.print(Text(_figures(history)))
+    output.print(headline(history, verdict))
+    output.print(_layer_table(last))
+    output.print(Text(_figures(history)))
     for words in _probed(last):
-        console.print(Text(words))
-    for line_done in _done(interventions):
-        console.print(line_done)
-    if spokesman.advice:
-        console.print(Text("\nWhat to try:", style="bold"))
-        for number, advice in enumerate(spokesman.advice, 1):
-            line = Table.grid(padding=(0, 1))
-            line.add_row(Text(f"{number}."), Text(advice))
-            console.print(line)
-    return _stripped(buffer)
-
-
-def _done(interventions: Sequence[Intervention]) -> Iterator[Text]:
-    if interventions:
-        yield Text("\nWhat was done:", style="bold")
-    if len(interventions) > _MOST_DONE:
-        yield Text(f"({len(interventions) - _MOST_DONE} earlier ones are not shown.)")
-    for intervention in interventions[-_MOST_DONE:]:
-        yield Text(_clean(intervention.sentence()))
-
-
-def _headline(verdict: str, spokesman: Diagnosis, last: Diagnosis) -> Text:
-    text = Text.assemble((verdict.capitalize(), f"bold {_STYLES.get(verdict, '')}"), ". ")
-    if spokesman.verdict == verdict:
-        text.append(_clean(spokesman.sentence()))
-    else:
-        text.append("The readings so far are too few, or do not agree.")
-    if last.verdict != verdict:
-        text.append(f" The last reading by itself is {last.verdict}: {_clean(last.sentence())}")
-    return text
+        output.print(Text(words))
+    for line_done in was_done(interventions):
+        output.print(line_done)
+    for line in to_try(spokesman(history, verdict)):
+        output.print(line)
+    return stripped(buffer)
 
 
 def _layer_table(diagnosis: Diagnosis) -> Table:
     layers = diagnosis.reading.layers
-    blamed = [layer.name in diagnosis.blame for layer in layers]
+    guilty = frozenset(diagnosis.blame)
+    blamed = [layer.name in guilty for layer in layers]
     with_nonfinite = any(layer.nonfinite_count > 0 for layer in layers)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
@@ -140,7 +104,7 @@ def _layer_table(diagnosis: Diagnosis) -> Table:
         cells = [
             "!" if blamed[shown] else "",
             str(layer.depth),
-            _clean(layer.name),
+            clean(layer.name[:_LONGEST_NAME]),
             _count(layer.size),
             _number(layer.gradient_rms),
             _bar(layer.gradient_rms, largest),
@@ -155,10 +119,12 @@ def _layer_table(diagnosis: Diagnosis) -> Table:
 
 def _shown(blamed: Sequence[bool]) -> Iterator[int | str]:
     """Indices of the layers to show, and words for each gap between them."""
-    hidden = 0
+    hidden = named = 0
     for index, guilty in enumerate(blamed):
+        named += guilty
         outermost = index < _OUTERMOST or index >= len(blamed) - _OUTERMOST
-        if len(blamed) > _MOST_LAYERS and not outermost and not guilty:
+        told = guilty and named <= _MOST_LAYERS
+        if len(blamed) > _MOST_LAYERS and not outermost and not told:
             hidden += 1
             continue
         if hidden:
@@ -191,18 +157,9 @@ def _probed(diagnosis: Diagnosis) -> Iterator[str]:
     for name, recurrent in diagnosis.reading.timesteps.items():
         if not math.isnan(recurrent.horizon):
             yield (
-                f"Horizon of {_clean(name)}: the gradient reaches {recurrent.horizon:.0f} of "
+                f"Horizon of {clean(name)}: the gradient reaches {recurrent.horizon:.0f} of "
                 f"{len(recurrent.rms) - 1} steps back."
             )
-
-
-def _stripped(buffer: io.StringIO) -> str:
-    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
-
-
-def _clean(text: str) -> str:
-    """Names may hold anything: control characters would reach the terminal."""
-    return "".join(c for c in text if c.isprintable())
 
 
 def _number(value: float) -> str:

@@ -95,13 +95,16 @@ def _product(shape: Iterable[int]) -> int:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names made distinct with a number, as Keras does: `cell`, `cell_1`."""
+    given = set(names)
+    numbers: dict[str, int] = {}
     result: list[str] = []
     for name in names:
-        number, candidate = 0, name
-        while candidate in result or (number and candidate in names):
+        # Where a name was taken, so are the numbers that were tried for it.
+        number = numbers.get(name, -1) + 1
+        while number and f"{name}_{number}" in given:
             number += 1
-            candidate = f"{name}_{number}"
-        result.append(candidate)
+        numbers[name] = number
+        result.append(f"{name}_{number}" if number else name)
     return result
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from keras_vanish import file_system, resume
 from keras_vanish.capture.capture import Capture, Captured
 from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
-from keras_vanish.events import EventWriter, Histograms
+from keras_vanish.events import RUN, EventWriter, Histograms, verdict_of
 from keras_vanish.interventions import Intervention
 from keras_vanish.reading import Probed, from_rows
 from keras_vanish.scores import Course
@@ -42,7 +45,9 @@ class Track:
         self._warn = warn
         self._capture: Capture | None = None
         self._writer: EventWriter | None = None
-        self._updates_before = 0
+        self._updates = 0
+        self._state: resume.State | None = None
+        self._saved = b""
         self._settled = False
         self._forget()
 
@@ -77,17 +82,70 @@ class Track:
         if self.name not in (None, name):
             self.close()
             self._forget()
+            self._state, self._saved = None, b""
         self.name, self._settled = name, True
+        self._continue()
 
     def begin(self) -> int:
-        """Sets the step axis for the `fit` that begins: how many updates there were before.
+        """Tells that the first step of a `fit` is next: how many updates there were before."""
+        self._updates = self.capture.updates()
+        if self._settled:
+            self._continue()
+        return self._updates
 
-        The axis goes on where the last reading left it, also when the model was compiled anew
-        and its optimizer begins at 0.
+    def _continue(self) -> None:
+        """Sets the step axis.
+
+        It goes on where the last reading left it, also when the model was compiled anew and its
+        optimizer begins at 0.
         """
-        updates = self.capture.updates()
-        self._offset = 0 if self.last is None else max(0, self.last.step + 1 - updates)
-        return updates
+        self._offset = 0 if self.last is None else max(0, self.last.step + 1 - self._updates)
+
+    def resume(self) -> resume.Past | None:
+        """Takes up the run that another process left, if this one goes on with it.
+
+        It does where the optimizer has been at work before, this track has not, and the folder
+        holds readings. Where they cannot be read the run begins anew, with a warning.
+        """
+        directory = self._directory
+        if directory is None or self._state is not None:
+            return None
+        self._state, past = resume.begun(directory, time.time()), None
+        if self._updates > 0 and self.last is None:
+            try:
+                past = resume.find(directory, self.name or "")
+            except Exception as error:
+                self._warn(
+                    "resume",
+                    f"GradientMonitor could not take up the run in {directory!r}, and begins "
+                    f"anew: {error} Training goes on.",
+                )
+        if past is None:
+            return None
+        self._state = past.state
+        for diagnosis in past.history:
+            self.course = self.course.after(diagnosis.reading)
+        self._recent = past.history[-AGREEING_READINGS:]
+        self.verdict = verdict_of(past.history)
+        self._continue()
+        return past
+
+    def save(self, policies: Mapping[str, Any]) -> None:
+        """Writes what a process needs that goes on with the run.
+
+        Args:
+            policies: What is known beside the readings.
+        """
+        if self._directory is None or self._state is None:
+            return
+        path = os.path.join(self._directory, resume.NAME)
+        data = dataclasses.replace(self._state, policies=policies).to_json()
+        if data != self._saved:
+            try:
+                file_system.write_whole(path, data)
+                self._saved = data
+            except Exception as error:
+                self._not_written(error)
 
     def step(self, update: int) -> int:
         """Where the update with this number stands on the run's axis."""
@@ -126,11 +184,31 @@ class Track:
                 self._writer = EventWriter(os.path.join(self._log_dir, self.name or ""))
             write(self._writer)
         except Exception as error:
-            self._warn(
-                "writing",
-                f"GradientMonitor could not write to log_dir={self._log_dir!r}: {error!r}. "
-                "Training goes on; readings stay in monitor.history.",
-            )
+            self._not_written(error)
+
+    def _not_written(self, error: Exception) -> None:
+        # The folder may have been removed, and the state with it.
+        self._saved = b""
+        self._warn(
+            "writing",
+            f"GradientMonitor could not write to log_dir={self._log_dir!r}: {error!r}. "
+            "Training goes on; readings stay in monitor.history.",
+        )
+
+    @property
+    def _directory(self) -> str | None:
+        if self._log_dir is None:
+            return None
+        return os.path.join(self._log_dir, self.name or "", RUN)
+
+    def move(self, log_dir: str | None) -> None:
+        """Writes to another directory from now on."""
+        self.close()
+        self._log_dir, self._state, self._saved = log_dir, None, b""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is bound to a fit stays with it: a copy takes part in another.
+        return {**vars(self), "_capture": None, "_writer": None, "_settled": False}
 
     def close(self) -> None:
         """Closes the event file; what is written next begins a new one."""

@@ -7,7 +7,8 @@ from keras_vanish.advice import advice, sentence
 #: Every verdict with every cause that `diagnose` gives it.
 OUTCOMES = [
     ("healthy", ""),
-    *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead", "saturated")),
+    *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead")),
+    *(("vanishing", cause) for cause in ("silent", "saturated")),
     *(("exploding", cause) for cause in ("growth", "update")),
     *(("nonfinite", cause) for cause in ("output", "gradient", "")),
     ("unknown", ""),
@@ -33,12 +34,13 @@ def test_every_outcome_has_words_and_advice(verdict: str, cause: str) -> None:
 
 @pytest.mark.smoke
 def test_causes_with_a_remedy_of_their_own_have_words_of_their_own() -> None:
-    causes = ("weights", "time", "dead", "saturated")
+    causes = ("weights", "time", "dead", "silent", "saturated")
     assert len({sentence("vanishing", cause, ["a"]) for cause in causes}) == len(causes)
     assert len({advice("vanishing", cause) for cause in causes}) == len(causes)
     assert sentence("vanishing", "weights", []) == sentence("vanishing", "activations", [])
     assert "LSTM" in advice("vanishing", "time")[0]
     assert "learning rate" in advice("vanishing", "dead")[0]
+    assert "float16" in advice("vanishing", "silent")[0]
     assert "initial weights" in advice("vanishing", "saturated")[0]
     nonfinite = {sentence("nonfinite", cause, ["a"]) for cause in ("output", "gradient", "")}
     assert len(nonfinite) == 3
@@ -64,3 +66,13 @@ def test_of_many_layers_the_first_are_named() -> None:
 def test_names_may_hold_braces(name: str) -> None:
     assert sentence("exploding", "growth", [name]) == f"Gradients explode. Too large: {name}."
     assert sentence("nonfinite", "", [name, "b"]).endswith(f"In {name}, b.")
+
+
+@pytest.mark.smoke
+def test_what_float16_rounds_to_zero_is_said_first_and_of_healthy_runs_too() -> None:
+    (line,) = advice("healthy", "", ["{layers}", "b"])
+    assert line.startswith("float16 rounds gradients below 6e-8 to zero, here in {layers}, b:")
+    assert "auto_scale_loss=True" in line
+    assert "mixed_bfloat16" in line
+    assert advice("vanishing", "time", ["b"])[1:] == advice("vanishing", "time")
+    assert advice("healthy", "", [f"l{i}" for i in range(8)])[0].count("l5 and 2 more:") == 1

@@ -39,3 +39,17 @@ def test_a_line_that_is_no_intervention_is_an_error(tmp_path: Path, line: bytes)
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
         append(str(tmp_path / "missing"), DONE)
+
+
+def test_what_follows_a_half_written_line_is_not_lost(tmp_path: Path) -> None:
+    append(str(tmp_path), DONE[:1])
+    path = tmp_path / NAME
+    path.write_bytes(path.read_bytes() + b'{"step": 5, "act')
+    append(str(tmp_path), DONE[1:])
+    assert read_journal(str(tmp_path)) == DONE
+
+
+def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+    done = [Intervention(1, "reinitialize", "\udc80", {"\udcff": 1.0}, {})]
+    append(str(tmp_path), done)
+    assert read_journal(str(tmp_path)) == done

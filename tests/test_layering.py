@@ -26,10 +26,13 @@ ROOMS = {
     "diagnosis": 4,
     "interventions": 5,
     "monitor": 7,
+    "demo": 8,
+    "cli": 9,
 }
 BESIDE_EVENTS = 6
 WITH_TENSORFLOW = {
     "capture",
+    "demo",
     "follow",
     "kernel_start",
     "monitor",
@@ -87,6 +90,7 @@ def test_modules_import_nothing_right_of_them(path: Path) -> None:
         ("diagnosis", "import keras_vanish.events as events", ["events"]),
         ("events", "from keras_vanish.monitor import GradientMonitor", ["monitor"]),
         ("events", "import tensorflow as tf", ["tensorflow"]),
+        ("doctor", "from keras_vanish.demo import run", ["demo"]),
         ("interventions", "from keras_vanish.rescue import Rescue", ["rescue"]),
         ("reinitialize", "from keras_vanish.reading import Reading", ["reading"]),
         ("diagnosis", "from keras.layers import Dense", ["keras"]),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +21,10 @@ from keras_vanish.scores import (
     activation_profile,
     by_dead_units,
     by_saturation,
+    by_silence,
     by_time,
     by_update,
+    cut_by_float16,
     decay,
     growth_by,
     growth_by_time,
@@ -443,6 +446,31 @@ def test_dead_units_count_where_they_cut_the_network(
 
 
 @pytest.mark.smoke
+def test_early_layers_are_silent_where_no_gradient_arrives(
+    make_reading: MakeReading,
+) -> None:
+    stuck = Course(count=PATIENCE, share=0.0, best=0.0)
+
+    def of(*rms: float, course: Course = stuck, **columns: Any) -> float:
+        return by_silence(make_reading(rms=rms, **columns).layers, course)
+
+    nan = math.nan
+    assert of(0.0, 0.0, 0.0, 1e-3) == 1.0
+    assert of(0.0, 0.0, 1.0, course=Course(count=9, share=0.5, best=0.5)) == 1.0
+    # A kernel of zeros, and one that was zero until the last update.
+    assert of(0.0, 0.0, 1.0, weight_rms=[1.0, 1.0, 0.0]) == 0.0
+    assert of(0.0, 0.0, 1.0, weight_rms=[1.0, 1.0, 1e-3], update_rms=[0.0, 0.0, 1e-3]) == 0.0
+    assert of(0.0, 0.0, 1e-9, 1e-3) == 1.0
+    assert of(nan, 0.0, 0.0, nan, 1e-3) == 1.0  # Frozen layers do not count.
+    assert of(0.0, 1e-9, 1e-9, 1e-3) == 0.0
+    assert of(1e-12, 0.0, 0.0, 1e-3) == 0.0
+    assert of(0.0, 0.0, 0.0) == 0.0  # Nothing to compare with.
+    assert math.isnan(of(0.0))
+    assert math.isnan(of(nan, 1.0))
+    assert math.isnan(of(0.0, 0.0, 1.0, course=Course(count=PATIENCE - 1)))
+
+
+@pytest.mark.smoke
 def test_saturation_is_that_of_the_median_layer_that_has_one(
     make_reading: MakeReading, make_probed: MakeProbed
 ) -> None:
@@ -483,3 +511,45 @@ def test_the_worst_is_the_largest_that_is_known(components: list[float]) -> None
     known = [component for component in components if not math.isnan(component)]
     found = worst(*components)
     assert found == max(known) if known else math.isnan(found)
+
+
+@pytest.mark.parametrize("spread", [np.random.Generator.normal, np.random.Generator.laplace])
+@pytest.mark.parametrize("dead", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("exponent", "float16", "expected"),
+    [
+        (-23, True, True),
+        (-25, True, True),
+        (-14, True, False),  # Nothing to speak of is lost.
+        (-23, False, False),
+        (-25, False, False),
+        (-40, False, False),
+    ],
+)
+def test_what_float16_rounds_to_zero_is_told_from_other_zeros(
+    spread: Callable[..., Any],
+    dead: float,
+    exponent: int,
+    float16: bool,
+    expected: bool,
+    make_reading: MakeReading,
+) -> None:
+    random = np.random.default_rng(0)
+    gradient = spread(random, size=4096) * 2.0**exponent * (random.uniform(size=4096) >= dead)
+    gradient = gradient.astype(np.float16 if float16 else np.float32).astype(np.float64)
+    reading = make_reading(
+        rms=[1e-3, np.sqrt(np.mean(gradient**2))],
+        names=["other", "cut"],
+        size=4096,
+        zero_fraction=[0.1, np.mean(gradient == 0)],
+        float16_underflow=[0.0, np.mean((gradient != 0) & (np.abs(gradient) < 2.0**-25))],
+    )
+    assert cut_by_float16(reading.layers) == ["cut"] * expected
+
+
+def test_too_few_entries_do_not_show_what_float16_lost(make_reading: MakeReading) -> None:
+    tiny = {"rms": [2e-7], "zero_fraction": 0.2}
+    assert cut_by_float16(make_reading(size=4096, **tiny).layers)
+    assert not cut_by_float16(make_reading(size=64, **tiny).layers)
+    assert not cut_by_float16(make_reading(rms=[0.0], zero_fraction=1.0).layers)
+    assert not cut_by_float16(make_reading(rms=[math.nan], zero_fraction=math.nan).layers)

@@ -187,6 +187,11 @@ class Capture:
         return layers_of(self._model, variables, ranks)
 
     @property
+    def optimizer(self) -> Any:
+        """The optimizer that trains the model."""
+        return self._optimizer
+
+    @property
     def traced(self) -> bool:
         """Whether a train step has passed through the tap."""
         return self._recorder is not None

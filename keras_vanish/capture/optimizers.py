@@ -57,6 +57,14 @@ def optimizers_of(model: Any) -> dict[str, Any]:
     return result
 
 
+def have_one_rate(optimizers: Mapping[str, Any]) -> bool:
+    """Whether one learning rate rules: of one optimizer, which is not made of several.
+
+    A `keras.optimizers.MultiOptimizer` has none of its own.
+    """
+    return len(optimizers) == 1 and all(hasattr(o, "learning_rate") for o in optimizers.values())
+
+
 def _of_layer(layer: Any) -> Iterator[tuple[str, Any]]:
     attributes = {
         name: value for name, value in vars(layer).items() if not name.startswith("_self_")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture import statistics
+from keras_vanish.capture import sparse, statistics
 from keras_vanish.capture.columns import BINS, FLOATS
 from keras_vanish.capture.variables import unmanaged
 
@@ -75,8 +75,8 @@ class Recorder:
         self._every = every
         self.xla = xla
         self.always = always
-        self._gradients = statistics.Packing(self.shapes, dtypes)
-        self._histograms = statistics.Packing(self.shapes, dtypes, statistics.histogram_stride)
+        self._dtypes = list(dtypes)
+        self._packings: dict[tuple[int, ...], tuple[statistics.Packing, statistics.Packing]] = {}
         self._updates = statistics.Packing(self.shapes, dtypes, statistics.update_stride)
         half = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
@@ -98,8 +98,8 @@ class Recorder:
     def before(
         self,
         update: tf.Tensor,
-        gradients: Sequence[tf.Tensor],
-        clipped: Sequence[tf.Tensor] | None,
+        gradients: Sequence[Any],
+        clipped: Sequence[Any] | None,
         weights: Sequence[tf.Tensor] | None,
         probed: tf.Tensor | None = None,
     ) -> None:
@@ -107,31 +107,23 @@ class Recorder:
 
         Args:
             update: Int64 scalar, the number of the update.
-            gradients: What the update is going to be made from, before clipping.
+            gradients: What the update is going to be made from, before clipping: tensors or
+                `IndexedSlices`.
             clipped: The same after clipping; None where nothing clips.
             weights: The trained variables, in the order of the shapes; None after `keep`.
             probed: Float32 vector of what a probe found, always of the same length.
         """
         if probed is not None:
             self._keep(probed)
-        packing, xla = self._gradients, self.xla
-        moments = statistics.moments(packing.groups, packing.pack(gradients), xla)
-        after_clipping = [rows[:, 0] for rows in moments]
-        if clipped is not None:
-            after_clipping = statistics.clipped_root_mean_squares(
-                packing.groups, packing.pack(clipped), after_clipping, xla
-            )
         if weights is None:
             samples = [variable.read_value() for variable in self._weights]
         else:
             samples = self.keep(weights)
-        weight_rms = statistics.root_mean_squares(self._updates.groups, samples, xla)
-        counts = statistics.exponent_histograms(
-            self._histograms.groups, self._histograms.pack(gradients)
-        )
+        weight_rms = statistics.root_mean_squares(self._updates.groups, samples, self.xla)
+        moments, after_clipping, counts = self._read(gradients, clipped)
         columns = [
-            packing.unpack(moments),
-            packing.unpack(after_clipping)[:, tf.newaxis],
+            moments,
+            after_clipping[:, tf.newaxis],
             self._updates.unpack(weight_rms)[:, tf.newaxis],
             counts,
         ]
@@ -150,6 +142,69 @@ class Recorder:
         for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
         return samples
+
+    def _read(
+        self, gradients: Sequence[Any], clipped: Sequence[Any] | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Moments, RMS after clipping and histograms, one row a gradient."""
+        slices = [
+            i for i, g in enumerate(gradients) if isinstance(g, tf.IndexedSlices) and not self.xla
+        ]
+        full = [i for i in range(len(gradients)) if i not in slices]
+        parts = [self._read_sparse(i, gradients[i], clipped and clipped[i]) for i in slices]
+        if full:
+            parts.append(
+                self._read_full(
+                    full,
+                    [tf.convert_to_tensor(gradients[i]) for i in full],
+                    None if clipped is None else [tf.convert_to_tensor(clipped[i]) for i in full],
+                )
+            )
+        if len(parts) == 1:
+            return parts[0]
+        places = np.argsort(slices + full)
+        moments, after_clipping, counts = (
+            tf.gather(tf.concat(rows, 0), places) for rows in zip(*parts)
+        )
+        return moments, after_clipping, counts
+
+    def _read_full(
+        self, which: Sequence[int], gradients: list[tf.Tensor], clipped: list[tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        packing, histograms = self._packings_of(which)
+        moments = statistics.moments(packing.groups, packing.pack(gradients), self.xla)
+        after_clipping = [rows[:, 0] for rows in moments]
+        if clipped is not None:
+            after_clipping = statistics.clipped_root_mean_squares(
+                packing.groups, packing.pack(clipped), after_clipping, self.xla
+            )
+        counts = statistics.exponent_histograms(histograms.groups, histograms.pack(gradients))
+        return packing.unpack(moments), packing.unpack(after_clipping), counts
+
+    def _packings_of(self, which: Sequence[int]) -> tuple[statistics.Packing, statistics.Packing]:
+        """How to pack whole gradients, and their samples."""
+        key = tuple(which)
+        if key not in self._packings:
+            shapes = [self.shapes[i] for i in which]
+            dtypes = [self._dtypes[i] for i in which]
+            self._packings[key] = (
+                statistics.Packing(shapes, dtypes),
+                statistics.Packing(shapes, dtypes, statistics.histogram_stride),
+            )
+        return self._packings[key]
+
+    def _read_sparse(
+        self, which: int, gradient: tf.IndexedSlices, clipped: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rows = sparse.rows_of(gradient, self.shapes[which])
+        moments = sparse.moments(rows)
+        after_clipping = moments[0]
+        if clipped is not None:
+            after_clipping = sparse.clipped_root_mean_square(
+                sparse.rows_of(clipped, self.shapes[which]), after_clipping
+            )
+        counts = sparse.exponent_histogram(rows)
+        return moments[tf.newaxis], after_clipping[tf.newaxis], counts[tf.newaxis]
 
     def _keep(self, probed: tf.Tensor) -> None:
         if self._probed is None:

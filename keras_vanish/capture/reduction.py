@@ -75,8 +75,7 @@ class _Reading:
         gradients = [by_variable[id(variable)] for variable in self._variables]
 
         def before() -> None:
-            seen = [tf.convert_to_tensor(g) for g in read_again(gradients)]
-            self._recorder.before(self._number, seen, None, None, self._probe())
+            self._recorder.before(self._number, read_again(gradients), None, None, self._probe())
 
         self._record(before)
 
@@ -95,8 +94,12 @@ class _Reading:
                     own = [tf.convert_to_tensor(g) for g in read_again(gradients)]
                     seen.append(own)
                     clipped.append(self._optimizer._clip_gradients(own))
-            seen, clipped = ([tf.add_n(s) for s in zip(*parts)] for parts in (seen, clipped))
-            self._recorder.before(self._number, seen, clipped, self._weights(), self._probe())
+            before_clipping, after_clipping = (
+                [tf.add_n(each) for each in zip(*parts)] for parts in (seen, clipped)
+            )
+            self._recorder.before(
+                self._number, before_clipping, after_clipping, self._weights(), self._probe()
+            )
 
         self._record(before)
 

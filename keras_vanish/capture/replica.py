@@ -27,6 +27,11 @@ _ELEMENTWISE = frozenset({
 })
 # fmt: on
 
+# A product that nothing but a sum reads, XLA computes in one with the sum: on CPUs where its
+# result is a vector, on GPUs any.
+_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul"})
+_SUMS = frozenset({"Add", "AddN", "AddV2", "Sub"})
+
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
@@ -52,12 +57,25 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
         return tensor if tensor.graph is graph else graph.capture(tensor)
 
     def visit(tensor: tf.Tensor) -> tf.Tensor:
-        if id(tensor) not in made:
-            elementwise = tensor.op.type in _ELEMENTWISE
-            if elementwise:
-                made[id(tensor)] = again(tensor)
+        # A chain may be longer than Python's stack is deep.
+        waiting = [(tensor, False)]
+        while waiting:
+            current, summed = waiting[-1]
+            operation = current.op
+            repeats = operation.type in _ELEMENTWISE or (summed and operation.type in _PRODUCTS)
+            sums = barrier and operation.type in _SUMS
+            sources = operation.inputs if repeats else ()
+            unmade = [(source, sums) for source in sources if id(source) not in made]
+            if unmade:
+                waiting.extend(unmade)
+                continue
+            waiting.pop()
+            if id(current) in made:
+                continue
+            if repeats:
+                made[id(current)] = again(current)
             else:
-                made[id(tensor)] = barred([tensor])[0] if barrier else here(tensor)
+                made[id(current)] = barred([current])[0] if barrier else here(current)
         return made[id(tensor)]
 
     def again(tensor: tf.Tensor) -> Any:
@@ -68,7 +86,7 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
         }
         return graph.create_op(
             operation.type,
-            [visit(source) for source in operation.inputs],
+            [made[id(source)] for source in operation.inputs],
             dtypes=[output.dtype for output in operation.outputs],
             attrs=attributes,
         ).outputs[tensor.value_index]

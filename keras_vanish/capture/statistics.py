@@ -229,13 +229,13 @@ def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
         # In one go, this would need room for several copies of a large gradient.
         group = Group(group.members, group.sizes, length, group.dtype)
         parts = tf.map_fn(
-            lambda chunk: _careful_parts(chunk[tf.newaxis], [length])[0],
+            lambda chunk: careful_parts(chunk[tf.newaxis], [length])[0],
             tf.reshape(x, [width // length, length]),
             parallel_iterations=1,
             fn_output_signature=tf.TensorSpec([_PARTS], x.dtype),
         )
     else:
-        parts = _careful_parts(x, group.entries)
+        parts = careful_parts(x, group.entries)
     count, scale, squares, total, low, high, nan, inf = tf.unstack(parts, axis=1)
     counts = group.sum(count)
     largest = group.max(scale)
@@ -255,7 +255,7 @@ def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
 _PARTS = 8
 
 
-def _careful_parts(x: tf.Tensor, entries: npt.ArrayLike) -> tf.Tensor:
+def careful_parts(x: tf.Tensor, entries: npt.ArrayLike) -> tf.Tensor:
     """Of each row: finite entries, largest, sums scaled by it, extremes, NaN and Inf."""
     dtype = x.dtype
     nan = tf.math.is_nan(x)
@@ -308,7 +308,7 @@ def _moments(group: Group, x: tf.Tensor, xla: bool) -> tf.Tensor:
     # A sum of squares is finite only if every entry is. The careful formulas cost
     # several more passes over the gradients, and are needed on sick models only.
     return tf.cond(
-        tf.reduce_all(_exact(square, low, high)),
+        tf.reduce_all(exact(square, low, high)),
         lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none], 1), tf.float32),
         lambda: _careful(group, x),
     )
@@ -328,7 +328,7 @@ def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return group.min(low), group.max(high)
 
 
-def _exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+def exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     """Whether a mean square lost nothing to overflow or underflow."""
     normal = tf.logical_and(
         mean_square >= _SMALLEST_EXACT_MEAN_SQUARE, mean_square < tf.float32.max
@@ -369,9 +369,13 @@ def clipped_root_mean_squares(
         sizes = np.array(group.sizes, x.dtype.as_numpy_dtype)
         square = group.sum(sum_of_squares(x, xla)) / sizes
         # What is too small to be squared is too small to be clipped.
-        tiny = square < _SMALLEST_EXACT_MEAN_SQUARE
-        rows.append(tf.where(tiny, rms, tf.cast(tf.sqrt(square), tf.float32)))
+        rows.append(tf.where(tiny(square), rms, tf.cast(tf.sqrt(square), tf.float32)))
     return rows
+
+
+def tiny(mean_square: tf.Tensor) -> tf.Tensor:
+    """Whether a mean square may have lost digits to underflow."""
+    return mean_square < _SMALLEST_EXACT_MEAN_SQUARE
 
 
 def exponent_histograms(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -390,18 +394,27 @@ def exponent_histograms(groups: Sequence[Group], packed: Sequence[tf.Tensor]) ->
     for group, x in zip(groups, packed):
         members = np.array(group.members, np.int32)
         padding[members, 0] = group.padding
-        bits = _magnitude_bits(x)
-        bins = tf.where(bits == 0, ZERO_BIN, tf.bitwise.right_shift(bits, 23))
+        bins = _bins(x)
         shifted.append(tf.reshape(bins + BINS * members[group.owners][:, np.newaxis], [-1]))
-    counts = tf.raw_ops.DenseBincount(
-        input=tf.concat(shifted, 0),
-        size=tensors * BINS,
-        weights=tf.zeros([0], tf.int32),
-        binary_output=False,
-    )
-    counts = tf.reshape(counts, [tensors, BINS])
+    counts = tf.reshape(_counted(tf.concat(shifted, 0), tensors * BINS), [tensors, BINS])
     counts = tf.concat([counts[:, :ZERO_BIN], counts[:, ZERO_BIN:] - padding], 1)
     return tf.cast(counts, tf.float32)
+
+
+def counts_by_exponent(x: tf.Tensor) -> tf.Tensor:
+    """Counts of the entries of a float32 or float64 tensor of one axis: int32, `[BINS]`."""
+    return _counted(_bins(x), BINS)
+
+
+def _counted(bins: tf.Tensor, size: int) -> tf.Tensor:
+    return tf.raw_ops.DenseBincount(
+        input=bins, size=size, weights=tf.zeros([0], tf.int32), binary_output=False
+    )
+
+
+def _bins(x: tf.Tensor) -> tf.Tensor:
+    bits = _magnitude_bits(x)
+    return tf.where(bits == 0, ZERO_BIN, tf.bitwise.right_shift(bits, 23))
 
 
 def _magnitude_bits(x: tf.Tensor) -> tf.Tensor:

@@ -118,8 +118,7 @@ def _apply_and_record(
             due = last if due is None else tf.logical_and(due, last)
 
         def before() -> None:
-            # Only recorded steps pay for making a sparse gradient dense.
-            seen = clipped = [tf.convert_to_tensor(g) for g in update.again(update.gradients)]
+            seen = clipped = update.again(update.gradients)
             weights = update.read_weights()
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)

@@ -211,17 +211,31 @@ class Intervention:
         """
         try:
             values = json.loads(line)
+            for name, kind in (("step", int), ("reason", str), ("dry_run", bool)):
+                if type(values.get(name)) is not kind:
+                    raise TypeError(f"{name} is no {kind.__name__}")
             for name in ("before", "after"):
                 values[name] = {
                     key: math.nan if value is None else float(value)
                     for key, value in values[name].items()
                 }
             return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise ValueError(
-                f"Not the line of an intervention: {error}. Received: {line!r}. "
-                "Give a line of interventions.jsonl."
+                f"Not the line of an intervention: {_short(str(error))}. Received: "
+                f"{_short(repr(line))}. Give a line of interventions.jsonl."
             ) from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def _plain(value: float) -> float | str | None:

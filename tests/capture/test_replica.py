@@ -49,6 +49,32 @@ def test_elementwise_operations_are_repeated_and_others_shared() -> None:
     assert types.count("MatMul") == 1
 
 
+@pytest.mark.parametrize(("xla", "products"), [(True, 5), (False, 3)])
+def test_under_xla_products_are_repeated_where_a_sum_reads_them(xla: bool, products: int) -> None:
+    def branch(*tensors: tf.Tensor) -> tf.Tensor:
+        (again,) = repeated(tensors, barrier=xla)
+        return again
+
+    @tf.function
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        inner = tf.nn.relu(tf.matmul(x, x))
+        return branch(tf.matmul(inner, x) + tf.matmul(x, inner))
+
+    assert types_added(compute, tf.ones([2, 2])).count("MatMul") == products
+    np.testing.assert_array_equal(compute(tf.ones([2, 2])), [[8, 8], [8, 8]])
+
+
+def test_a_chain_is_longer_than_the_stack_is_deep() -> None:
+    @tf.function
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        for _ in range(2000):
+            x = -x
+        (again,) = repeated([x], barrier=False)
+        return again
+
+    assert types_added(compute, tf.ones([2])).count("Neg") == 4000
+
+
 def test_what_two_tensors_share_is_repeated_once() -> None:
     @tf.function(jit_compile=True)
     def compute(x: tf.Tensor) -> list[tf.Tensor]:

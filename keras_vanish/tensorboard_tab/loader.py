@@ -1,0 +1,35 @@
+"""What TensorBoard finds through the entry point `tensorboard_plugins`."""
+
+from __future__ import annotations
+
+import argparse
+
+from tensorboard.plugins import base_plugin
+
+from keras_vanish.summaries import PLUGIN
+
+#: How many recorded steps TensorBoard keeps of a run; by default it would keep ten.
+SAMPLES = 2000
+
+
+class GradientFlowLoader(base_plugin.TBLoader):
+    """Loads the tab, and has TensorBoard keep enough of its data."""
+
+    def fix_flags(self, flags: argparse.Namespace) -> None:
+        """Raises the number of samples, unless the user's own flag names it."""
+        samples = dict(getattr(flags, "samples_per_plugin", None) or {})
+        samples.setdefault(PLUGIN, SAMPLES)
+        flags.samples_per_plugin = samples
+
+    def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin | None:
+        """The tab; None where TensorBoard runs without a data provider.
+
+        Args:
+            context: What TensorBoard gives to plugins.
+        """
+        if context.data_provider is None:
+            return None
+        # Only here: TensorBoard logs what fails in `load`, and starts without the tab.
+        from keras_vanish.tensorboard_tab.plugin import GradientFlowPlugin
+
+        return GradientFlowPlugin(context)

@@ -201,10 +201,11 @@ class Track:
             return None
         return os.path.join(self._log_dir, self.name or "", RUN)
 
-    def move(self, log_dir: str | None) -> None:
-        """Writes to another directory from now on."""
-        self.close()
-        self._log_dir, self._state, self._saved = log_dir, None, b""
+    def move(self, log_dir: str) -> None:
+        """Writes to another directory from now on, if it writes."""
+        if self._log_dir is not None:
+            self.close()
+            self._log_dir, self._state, self._saved = log_dir, None, b""
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.

@@ -7,7 +7,7 @@ import copy
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -225,6 +225,7 @@ class GradientMonitor(keras.callbacks.Callback):
             wanted=lambda: any(capture.wanted() for capture in captures),
             before=self._before_call,
             after=self._after_call,
+            after_data=self._after_data,
             removed=self._end,
             wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
         )
@@ -462,7 +463,14 @@ class GradientMonitor(keras.callbacks.Callback):
     def _after_call(self) -> None:
         self._batch += self._steps_per_call
         counted = [(t, t.capture.count(self._steps_per_call)) for t in self._watched.values()]
-        tracks = [track for track, due in counted if due]
+        self._look([track for track, due in counted if due])
+
+    def _after_data(self) -> None:
+        # Up to Keras 3.5, the last call of an epoch fails after the last of its steps.
+        if self._steps_per_call > 1:
+            self._look([track for track in self._watched.values() if track.capture.awaited])
+
+    def _look(self, tracks: Sequence[Track]) -> None:
         if not tracks:
             return
         try:

@@ -202,6 +202,11 @@ class Capture:
             self._recorder.arm()
         self._look_at = self._calls + 1
 
+    @property
+    def awaited(self) -> bool:
+        """Whether the host is going to look again without being told to."""
+        return self._look_at < math.inf
+
     def updates(self) -> int:
         """How many updates the optimizer has applied; waits for the device."""
         return self._applied() // self._accumulated()

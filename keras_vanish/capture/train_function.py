@@ -31,6 +31,8 @@ class TrainFunction:
         after: Called after each call that went well, outside of the graph.
         removed: Called when the model has its own function back.
         wrap_other: Gives the step for the calls that are not wanted.
+        after_data: Called after a call in which the data came to their end, maybe after some
+            steps.
     """
 
     def __init__(
@@ -42,16 +44,19 @@ class TrainFunction:
         after: Callable[[], None],
         removed: Callable[[], None],
         wrap_other: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+        after_data: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._wanted = wanted
         self._before = before
         self._after = after
         self._removed = removed
+        self._after_data = after_data
         self._fit: Any = None
         self.found = model.train_function
         self._wrapped = self._made(wrap(model.train_step))
         self._other = None if wrap_other is None else self._made(wrap_other(model.train_step))
+        self._called = self.found
 
     def _made(self, step: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The step, and a train function of it."""
@@ -85,20 +90,29 @@ class TrainFunction:
         try:
             outputs = self._call(self._before(iterator))
         except (StopIteration, tf.errors.OutOfRangeError):
-            raise  # The data have come to their end: no failure.
+            # The data have come to their end: no failure.
+            self._after_data()
+            raise
         except BaseException:
             self.remove()
             raise
         self._after()
         return outputs
 
+    def __getattr__(self, name: str) -> Any:
+        # Such as those by which Keras's TensorBoard callback finds the graph of the train step.
+        if name.startswith("__") or "_called" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self._called, name)
+
     def _call(self, iterator: Any) -> Any:
         made = self._wrapped if self._wanted() else self._other
         if made is None:
+            self._called = self.found
             return self.found(iterator)
-        step, function = made
+        step, self._called = made
         with self._in_place(step):
-            return function(iterator)
+            return self._called(iterator)
 
 
 def clear_leftover(model: Any) -> None:

@@ -408,3 +408,31 @@ def test_two_monitors_in_turn() -> None:
         before.check()
     assert [d.step for d in first.history] == [*range(6), *range(12, 18)]
     assert [d.step for d in second.history] == list(range(6, 12))
+
+
+@pytest.mark.smoke
+def test_it_has_the_attributes_of_the_function_that_ran() -> None:
+    model = Model()
+    model.train_function.graph = "own"
+    function = model.wrapped()
+    function._wrapped[1].graph = "monitored"  # type: ignore[attr-defined]
+    assert function.graph == "own"
+    function.install()
+    model.fit(function)
+    assert function.graph == "monitored"
+    model.wanted = False
+    model.fit(function)
+    assert function.graph == "own"
+    assert not hasattr(function, "function_spec")
+    assert not hasattr(object.__new__(TrainFunction), "graph")
+
+
+def test_the_end_of_the_data_is_told_and_passed_on() -> None:
+    model = Model()
+    function = model.wrapped()
+    function._after_data = lambda: model.log.append("end")
+    function.install()
+    with pytest.raises(StopIteration):
+        model.train_function(iter(()))
+    assert model.log == ["end"]
+    assert model.train_function is function

@@ -17,6 +17,10 @@ _WORDS: dict[tuple[str, str], tuple[str, str]] = {
         "No gradient passes: a layer has only dead units, which are zero for every sample.",
         "Dead: {layers}.",
     ),
+    ("vanishing", "silent"): (
+        "No gradient at all reaches the early layers.",
+        "Exactly zero: {layers}.",
+    ),
     ("vanishing", "saturated"): (
         "Most activations are saturated, where their slope is nearly zero.",
         "Saturated: {layers}.",
@@ -57,6 +61,13 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
         "Lower the learning rate: one large update may have pushed all units below zero.",
         "Use LeakyReLU, ELU or GELU, which pass a gradient below zero.",
         'Check the biases and the initialisers: zeros and "he_normal" for ReLU.',
+    ),
+    ("vanishing", "silent"): (
+        "In float16, small gradients are rounded to zero: let Keras scale the loss "
+        '(auto_scale_loss=True in compile), or use the policy "mixed_bfloat16".',
+        "Look for what stops a gradient: tf.stop_gradient, argmax, rounding, a cast to integers, "
+        "or a kernel that stays zero.",
+        "Put a normalisation layer (BatchNormalization, LayerNormalization) between the layers.",
     ),
     ("vanishing", "saturated"): (
         'Make the initial weights smaller: kernel_initializer="glorot_uniform", and standardise '

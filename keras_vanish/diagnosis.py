@@ -42,8 +42,8 @@ class Diagnosis:
         exploding_score: In [0, 1], flagged at 0.5 or more; NaN if it cannot be known.
         verdict: `"healthy"`, `"vanishing"`, `"exploding"`, `"nonfinite"` or `"unknown"`.
         components: What the scores are the largest of, by name, each in [0, 1] or NaN. Of the
-            vanishing score: `weights`, `activations`, `time`, `dead` and `saturated`; of
-            the exploding score: `growth` and `update`. `docs/score.md` defines them.
+            vanishing score: `weights`, `activations`, `time`, `dead`, `silent` and `saturated`;
+            of the exploding score: `growth` and `update`. `docs/score.md` defines them.
         cause: The component that the verdict rests on; empty where there is none.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
@@ -104,6 +104,7 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
         "activations": scores.vanishing_by(by_activations),
         "time": scores.by_time(timesteps, course or Course()),
         "dead": scores.by_dead_units(activations, reading.probed),
+        "silent": scores.by_silence(layers, course or Course()),
         "saturated": scores.by_saturation(activations),
     }
     exploding = {
@@ -140,6 +141,8 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
             blame = [name for name, score in lost.items() if score >= THRESHOLD]
         elif cause == "dead":
             blame = [a.name for a in activations if a.dead_fraction == 1.0]
+        elif cause == "silent":
+            blame = [layer.name for layer in layers if layer.gradient_rms == 0]
         else:
             blame = [a.name for a in activations if a.saturated_fraction >= THRESHOLD]
     elif not known:

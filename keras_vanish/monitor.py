@@ -485,7 +485,8 @@ class GradientMonitor(keras.callbacks.Callback):
             if diagnosis is not None:
                 self._record(found[-1][0], diagnosis, found[-1][1], numbers)
             self._account(done)
-            for track in {id(track): track for track, _ in found}.values():
+            written = tracks if done else [track for track, _ in found]
+            for track in dict.fromkeys(written):
                 track.save(self._rescue.state() if self._acting else {})
         except Exception as error:
             self._warn(

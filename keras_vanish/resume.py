@@ -97,7 +97,10 @@ def begun(directory: str, now: float) -> State:
         directory: The run's folder, which need not exist.
         now: Seconds since 1970.
     """
-    return State(now, journal.length(directory))
+    try:
+        return State(now, journal.length(directory))
+    except OSError:
+        return State(now)  # Whoever writes to it will tell.
 
 
 def _read(path: str) -> State | None:

@@ -264,6 +264,26 @@ def by_dead_units(activations: Sequence[ActivationReading], probed: Probed | Non
     return 0.0
 
 
+def by_silence(layers: Sequence[LayerReading], course: Course) -> float:
+    """1 where no gradient at all arrives at the early layers, else 0.
+
+    It is exactly zero in every layer of the first third that has one, and not in all others: it
+    has become too small for its dtype, or something on its way stops it. A kernel or a branch
+    that is initialised with zeros passes nothing back before its first update: so it is 0 while
+    a layer is all zero or opening (`OPENING_RATIO`), and in the first readings (`PATIENCE`).
+
+    Returns:
+        0 or 1, or NaN where fewer than two layers have a gradient, or in the first readings.
+    """
+    known = [layer for layer in layers if not math.isnan(layer.gradient_rms)]
+    if len(known) < 2 or course.learned is None:
+        return math.nan
+    heard = [layer.gradient_rms != 0 for layer in known]
+    beginning = any(_opening(layer) or layer.weight_rms == 0 for layer in known)
+    silent = not any(heard[: (len(heard) - 1) // 3 + 1]) and any(heard)
+    return float(silent and not beginning)
+
+
 def by_saturation(activations: Sequence[ActivationReading]) -> float:
     """The `saturated_fraction` of the median layer that has one; NaN where none has.
 

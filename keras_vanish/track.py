@@ -110,20 +110,19 @@ class Track:
         directory = self._directory
         if directory is None or self._state is not None:
             return None
-        past = None
-        try:
-            if self._updates > 0 and self.last is None:
+        self._state, past = resume.begun(directory, time.time()), None
+        if self._updates > 0 and self.last is None:
+            try:
                 past = resume.find(directory, self.name or "")
-            self._state = past.state if past is not None else resume.begun(directory, time.time())
-        except Exception as error:
-            self._warn(
-                "resume",
-                f"GradientMonitor could not take up the run in {directory!r}, and begins anew: "
-                f"{error} Training goes on.",
-            )
-            self._state = resume.State(time.time())
+            except Exception as error:
+                self._warn(
+                    "resume",
+                    f"GradientMonitor could not take up the run in {directory!r}, and begins "
+                    f"anew: {error} Training goes on.",
+                )
         if past is None:
             return None
+        self._state = past.state
         for diagnosis in past.history:
             self.course = self.course.after(diagnosis.reading)
         self._recent = past.history[-AGREEING_READINGS:]
@@ -202,10 +201,11 @@ class Track:
             return None
         return os.path.join(self._log_dir, self.name or "", RUN)
 
-    def move(self, log_dir: str | None) -> None:
-        """Writes to another directory from now on."""
-        self.close()
-        self._log_dir, self._state, self._saved = log_dir, None, b""
+    def move(self, log_dir: str) -> None:
+        """Writes to another directory from now on, if it writes."""
+        if self._log_dir is not None:
+            self.close()
+            self._log_dir, self._state, self._saved = log_dir, None, b""
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.

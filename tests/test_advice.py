@@ -7,7 +7,8 @@ from keras_vanish.advice import advice, sentence
 #: Every verdict with every cause that `diagnose` gives it.
 OUTCOMES = [
     ("healthy", ""),
-    *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead", "saturated")),
+    *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead")),
+    *(("vanishing", cause) for cause in ("silent", "saturated")),
     *(("exploding", cause) for cause in ("growth", "update")),
     *(("nonfinite", cause) for cause in ("output", "gradient", "")),
     ("unknown", ""),
@@ -33,12 +34,13 @@ def test_every_outcome_has_words_and_advice(verdict: str, cause: str) -> None:
 
 @pytest.mark.smoke
 def test_causes_with_a_remedy_of_their_own_have_words_of_their_own() -> None:
-    causes = ("weights", "time", "dead", "saturated")
+    causes = ("weights", "time", "dead", "silent", "saturated")
     assert len({sentence("vanishing", cause, ["a"]) for cause in causes}) == len(causes)
     assert len({advice("vanishing", cause) for cause in causes}) == len(causes)
     assert sentence("vanishing", "weights", []) == sentence("vanishing", "activations", [])
     assert "LSTM" in advice("vanishing", "time")[0]
     assert "learning rate" in advice("vanishing", "dead")[0]
+    assert "float16" in advice("vanishing", "silent")[0]
     assert "initial weights" in advice("vanishing", "saturated")[0]
     nonfinite = {sentence("nonfinite", cause, ["a"]) for cause in ("output", "gradient", "")}
     assert len(nonfinite) == 3

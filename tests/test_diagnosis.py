@@ -28,7 +28,7 @@ MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]
 
 VERDICTS: tuple[Verdict, ...] = ("healthy", "vanishing", "exploding", "nonfinite", "unknown")
-VANISHING = ("weights", "activations", "time", "dead", "saturated")
+VANISHING = ("weights", "activations", "time", "dead", "silent", "saturated")
 EXPLODING = ("growth", "update")
 
 #: Of a run that has not learned anything.
@@ -482,6 +482,7 @@ def test_components_are_those_of_the_scores(
         "activations": close(1 - 2**-0.5),
         "time": close(1 - 2**-1.5),
         "dead": 0.0,
+        "silent": 0.0,
         "saturated": close(0.3),
         "growth": 0.0,
         "update": close(0.05 / 1.05),
@@ -490,7 +491,15 @@ def test_components_are_those_of_the_scores(
     assert found.exploding_score == found.components["update"]
     assert scores.worst(*found.components.values()) == found.components["time"]
     bare = diagnose(dataclasses.replace(reading, probed=None), STUCK).components
-    assert [name for name in bare if math.isnan(bare[name])] == [*VANISHING[1:]]
+    assert [n for n in bare if math.isnan(bare[n])] == ["activations", "time", "dead", "saturated"]
+
+
+def test_layers_that_hear_nothing_are_to_blame(make_reading: MakeReading) -> None:
+    reading = make_reading(rms=[0.0, 0.0, 0.0, 1e-3, 1e-3], names="abcde")
+    found = diagnose(reading, STUCK)
+    assert (found.verdict, found.cause, found.blame) == ("vanishing", "silent", ("a", "b", "c"))
+    # As a kernel of zeros in the last layer makes them, before it is updated.
+    assert diagnose(reading, Course()).verdict == "healthy"
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,9 @@ VERDICTS = {
     "transfer_learning": {".": "healthy"},
 }
 
+#: Those that train for minutes on two cores.
+SLOW = ("deep_cnn", "encoder_decoder")
+
 
 def run(name: str, log_dir: Path) -> str:
     """What an example prints; its warnings are checked for ours."""
@@ -70,7 +73,14 @@ def test_an_example_is_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 80
 
 
-@pytest.mark.parametrize("name", sorted(n for n, found in VERDICTS.items() if set(found) == {"."}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW))
+        for name, found in sorted(VERDICTS.items())
+        if set(found) == {"."}
+    ],
+)
 def test_an_example_learns_and_is_healthy(name: str, tmp_path: Path) -> None:
     log_dir = tmp_path / "logs"
     printed = run(name, log_dir)

@@ -21,6 +21,7 @@ from keras_vanish.scores import (
     activation_profile,
     by_dead_units,
     by_saturation,
+    by_silence,
     by_time,
     by_update,
     cut_by_float16,
@@ -442,6 +443,31 @@ def test_dead_units_count_where_they_cut_the_network(
     assert of([nan, 1.0], [nan, 1.0], shuffled_loss=nan) == 0.0
     assert math.isnan(of([1.0, 1.0], [nan, nan]))
     assert math.isnan(by_dead_units((), None))
+
+
+@pytest.mark.smoke
+def test_early_layers_are_silent_where_no_gradient_arrives(
+    make_reading: MakeReading,
+) -> None:
+    stuck = Course(count=PATIENCE, share=0.0, best=0.0)
+
+    def of(*rms: float, course: Course = stuck, **columns: Any) -> float:
+        return by_silence(make_reading(rms=rms, **columns).layers, course)
+
+    nan = math.nan
+    assert of(0.0, 0.0, 0.0, 1e-3) == 1.0
+    assert of(0.0, 0.0, 1.0, course=Course(count=9, share=0.5, best=0.5)) == 1.0
+    # A kernel of zeros, and one that was zero until the last update.
+    assert of(0.0, 0.0, 1.0, weight_rms=[1.0, 1.0, 0.0]) == 0.0
+    assert of(0.0, 0.0, 1.0, weight_rms=[1.0, 1.0, 1e-3], update_rms=[0.0, 0.0, 1e-3]) == 0.0
+    assert of(0.0, 0.0, 1e-9, 1e-3) == 1.0
+    assert of(nan, 0.0, 0.0, nan, 1e-3) == 1.0  # Frozen layers do not count.
+    assert of(0.0, 1e-9, 1e-9, 1e-3) == 0.0
+    assert of(1e-12, 0.0, 0.0, 1e-3) == 0.0
+    assert of(0.0, 0.0, 0.0) == 0.0  # Nothing to compare with.
+    assert math.isnan(of(0.0))
+    assert math.isnan(of(nan, 1.0))
+    assert math.isnan(of(0.0, 0.0, 1.0, course=Course(count=PATIENCE - 1)))
 
 
 @pytest.mark.smoke

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ def build(optimizer: Any, variables: Sequence[Any]) -> None:
         optimizer: A Keras optimizer that is not built.
         variables: What it is going to update.
     """
-    with keras.name_scope(optimizer.name, caller=optimizer):
+    strategy = optimizer._distribution_strategy
+    here = strategy is tf.distribute.get_strategy()
+    scope = contextlib.nullcontext() if here else strategy.scope()
+    with scope, keras.name_scope(optimizer.name, caller=optimizer):
         optimizer.build(list(variables))
     optimizer.built = True
 

@@ -138,6 +138,7 @@ def test_our_alarms_are_those_of_the_steadied_verdict(make_reading):
     assert found.vanishing == max(d.vanishing_score for d in history)
 
 
+@pytest.mark.soak
 def test_the_observer_leaves_training_as_it_is():
     run = dataclasses.replace(detection.named("CNN, 8 deep, BatchNorm, Adam, seed 0"), steps=12)
     kept = []
@@ -151,6 +152,7 @@ def test_the_observer_leaves_training_as_it_is():
     assert all(np.array_equal(a, b) for a, b in zip(*kept))
 
 
+@pytest.mark.soak
 def test_the_observer_sees_the_gradients_of_training():
     run = dataclasses.replace(detection.named("CNN, 8 deep, BatchNorm, Adam, seed 0"), steps=12)
     monitor, observer = GradientMonitor(None, update_freq=10), outcomes.Observer(run)
@@ -177,22 +179,26 @@ def quick_runs():
     return detection.representative()
 
 
+@pytest.mark.soak
 def test_labels_of_the_quick_runs_are_justified(quick_runs):
     assert [r.name for r in quick_runs if not r.justified] == []
 
 
+@pytest.mark.soak
 def test_healthy_quick_runs_raise_no_alarm(quick_runs):
     healthy = [r for r in quick_runs if r.kind == "healthy"]
     assert len(healthy) == 2
     assert [r.name for r in healthy if r.false_alarm(OURS)] == []
 
 
+@pytest.mark.soak
 def test_sick_quick_runs_are_detected(quick_runs):
     sick = [r for r in quick_runs if r.expected]
     assert len(sick) == 5
     assert [r.name for r in sick if r.detected(OURS) is None] == []
 
 
+@pytest.mark.soak
 def test_the_quick_runs_cover_the_kinds(quick_runs):
     kinds = {r.kind for r in quick_runs}
     assert kinds == {"vanishing", "exploding", "dying", "saturated", "healthy"}

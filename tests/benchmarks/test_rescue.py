@@ -199,6 +199,7 @@ def test_a_bad_batch_ruins_a_run_and_not_its_twin():
     assert json.loads(rescue.record(NAN, "twin", twin))["points"] is True
 
 
+@pytest.mark.soak
 def test_watching_the_course_leaves_training_as_it_is():
     run = shortened("20% wrong labels, late, seed 0", steps=12, before=0)
     x, y = rescue_runs.batches(run)
@@ -210,6 +211,7 @@ def test_watching_the_course_leaves_training_as_it_is():
     assert plain != rescue.digest(runs.model(run))
 
 
+@pytest.mark.soak
 def test_a_healthy_run_is_left_alone_by_all_flags():
     run = shortened(FINE, steps=60)
     plain, flagged = (rescue.train(run, rescue.SETTINGS[s]) for s in ("untouched", "all flags"))
@@ -217,6 +219,7 @@ def test_a_healthy_run_is_left_alone_by_all_flags():
     assert flagged.weights == plain.weights
 
 
+@pytest.mark.soak
 def test_all_flags_rescue_a_run_from_nan():
     run = shortened(NAN, bad=rescue_runs.BadBatch(60, inputs=math.nan))
     found = rescue.train(run, rescue.SETTINGS["all flags"])

@@ -77,7 +77,8 @@ def test_the_numbers_are_those_of_the_dense_gradient(
     ours, dense = both_ways(dtype)(
         tf.cast(values, dtype), tf.constant(indices, tf.int32, [len(indices)])
     )
-    scale = np.nanmax([0, *np.abs(dense[0][2:4])])
+    # Where entries cancel that are beyond float32, as the row is, the mean says nothing.
+    scale = min(np.nanmax([0, *np.abs(dense[0][2:4])]), 1e38)
     for name, got, expected in zip(MOMENTS, ours[0].numpy(), dense[0].numpy()):
         slack = 1e-6 * scale if name == "mean" else 1e-37
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=slack, err_msg=name)

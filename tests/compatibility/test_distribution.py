@@ -73,8 +73,12 @@ def workers(log_dir: Path, steps: int) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def fits() -> dict[str, Any]:
-    names = ("decay", "clipping", "half", "sparse", "normalised")
-    return found_by(started("mirrored_fits.py", *names))
+    return found_by(started("mirrored_fits.py", "decay", "clipping", "sparse"))
+
+
+@pytest.fixture(scope="module")
+def more_fits() -> dict[str, Any]:
+    return found_by(started("mirrored_fits.py", "half", "normalised", "eager"))
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +96,39 @@ def assert_equal(reading: dict[str, Any], reference: dict[str, Any], rtol: float
         np.testing.assert_allclose(actual, expected, rtol, atol, err_msg=column)
 
 
-@pytest.mark.parametrize("name", ["decay", "clipping", "half", "sparse", "normalised"])
+@pytest.mark.parametrize("name", ["decay", "clipping", "sparse"])
 def test_weights_are_those_of_the_unmonitored_replicas(fits: dict[str, Any], name: str) -> None:
     assert fits[name]["identical"]
 
 
-@averaged
-@pytest.mark.parametrize(("name", "rtol"), [("decay", 1e-4), ("sparse", 1e-4), ("half", 2e-2)])
-def test_readings_are_those_of_one_device_with_the_whole_batch(
-    fits: dict[str, Any], name: str, rtol: float
-) -> None:
-    fit = fits[name]
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["half", "normalised", "eager"])
+def test_so_are_those_of_more_replicas(more_fits: dict[str, Any], name: str) -> None:
+    assert more_fits[name]["identical"]
+    assert more_fits[name]["warnings"] == [] or not SUMS
+
+
+def check_readings(fit: dict[str, Any], rtol: float) -> None:
     assert fit["steps"] == fit["steps_alone"] == [0, 3, 6]
     for reading, reference in zip(fit["readings"], fit["readings_alone"]):
         assert_equal(reading, reference, rtol)
+
+
+@averaged
+@pytest.mark.parametrize("name", ["decay", "sparse"])
+def test_readings_are_those_of_one_device_with_the_whole_batch(
+    fits: dict[str, Any], name: str
+) -> None:
+    check_readings(fits[name], 1e-4)
+
+
+@averaged
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "rtol"), [("half", 2e-2), ("eager", 1e-4)])
+def test_so_are_readings_in_half_precision_and_of_eager_steps(
+    more_fits: dict[str, Any], name: str, rtol: float
+) -> None:
+    check_readings(more_fits[name], rtol)
 
 
 @averaged
@@ -124,9 +147,10 @@ def test_the_probe_sees_the_first_replicas_share(fits: dict[str, Any]) -> None:
 
 
 @summed
-def test_the_step_axis_goes_on_in_the_next_fit_with_replicas(fits: dict[str, Any]) -> None:
-    assert fits["normalised"]["steps"] == [3, 7, 11, 15]
-    assert fits["normalised"]["logged"] == fits["normalised"]["score"]
+@pytest.mark.soak
+def test_the_step_axis_goes_on_in_the_next_fit_with_replicas(more_fits: dict[str, Any]) -> None:
+    assert more_fits["normalised"]["steps"] == [3, 7, 11, 15]
+    assert more_fits["normalised"]["logged"] == more_fits["normalised"]["score"]
 
 
 @summed
@@ -137,12 +161,13 @@ def test_flags_do_nothing_and_say_so(fits: dict[str, Any]) -> None:
         "Received: a MirroredStrategy with 2 replicas. Readings go on."
     )
     assert fits["sparse"]["interventions"] == 0
-    assert all(not fits[name]["warnings"] for name in ("decay", "clipping", "half", "normalised"))
+    assert all(not fits[name]["warnings"] for name in ("decay", "clipping"))
 
 
 @pytest.mark.skipif(SUMS, reason="Keras sums the gradients")
 def test_replicas_that_are_trained_apart_are_not_read(fits: dict[str, Any]) -> None:
-    (warning,) = fits["decay"]["warnings"]
+    # Once a trace: by default, Python shows it once.
+    (warning,) = set(fits["decay"]["warnings"])
     assert "weights drift apart" in warning
     assert f"Received: Keras {keras.__version__}." in warning
     assert fits["decay"]["readings"] == []
@@ -150,16 +175,6 @@ def test_replicas_that_are_trained_apart_are_not_read(fits: dict[str, Any]) -> N
 
 def test_accumulation_fails_in_keras_with_the_monitor_as_without(fits: dict[str, Any]) -> None:
     assert fits["accumulation"] == ["RuntimeError`merge_call`"] * 2
-
-
-@summed
-@pytest.mark.soak
-def test_replicas_that_run_eagerly_are_read() -> None:
-    fit = found_by(started("mirrored_fits.py", "eager"))["eager"]
-    assert fit["identical"]
-    assert fit["steps"] == [0, 3, 6]
-    for reading, reference in zip(fit["readings"], fit["readings_alone"]):
-        assert_equal(reading, reference)
 
 
 @summed

@@ -419,6 +419,7 @@ def of_stack(depth: int) -> Callable[[Any], Owners]:
     return flat(*(f"layer_{index}" for index in range(depth)))
 
 
+@pytest.mark.soak
 def test_two_hundred_layers() -> None:
     # To trace and to optimise so many takes Keras itself a minute.
     data = batches(numbers(4), numbers(4))
@@ -446,6 +447,7 @@ class Chain(L.Layer):
         return x * scale
 
 
+@pytest.mark.soak
 def test_a_long_chain_of_elementwise_operations() -> None:
     def build() -> Any:
         return keras.Sequential([keras.Input((4,)), Chain(name="chain"), L.Dense(2, name="head")])
@@ -456,6 +458,7 @@ def test_a_long_chain_of_elementwise_operations() -> None:
 # Models of others.
 
 
+@pytest.mark.soak
 def test_a_model_of_keras_applications() -> None:
     def build() -> Any:
         shape = (32, 32, 3)

@@ -86,7 +86,7 @@ def test_names_stay_in_the_log_dir_and_come_back(
 
 def test_paths_as_names_in_a_graph(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
-    names = ["..", "x" * 300, "back\\slash", "a>b", "-"]
+    names = ["..", "x" * 300, "a.b", "A"]
     layers = [keras.Sequential([keras.Input((4,)), L.Dense(4, name=n)], name=n) for n in names]
     model = keras.Sequential([keras.Input((4,)), *layers], name="..")
     model.compile("sgd", "mse")

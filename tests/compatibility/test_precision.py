@@ -259,3 +259,21 @@ def test_a_deep_stack_vanishes_in_half_precision_as_in_single(twice: Any, digits
     # Here the first layers have no gradient at all any more.
     assert math.isclose(unscaled.reading.layers[0].zero_fraction, 1.0)
     assert "float16 rounds" in unscaled.advice[0]
+
+
+def test_a_stack_whose_gradients_float16_rounds_to_zero_is_called_vanishing(digits: Any) -> None:
+    def make() -> Any:
+        stack = [L.Dense(16, activation="relu", kernel_initializer="he_normal") for _ in range(4)]
+        model = keras.Sequential([keras.Input((64,)), *stack, L.Dense(10, dtype="float32")])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, loss_weights=1e-6, auto_scale_loss=False)
+        return model
+
+    set_policy("mixed_float16")
+    monitor = GradientMonitor(None, update_freq=4)
+    keras.utils.set_random_seed(0)
+    make().fit(*digits(256), batch_size=32, epochs=3, verbose=0, callbacks=[monitor])
+    last = monitor.history[-1]
+    assert (monitor.verdict, last.cause) == ("vanishing", "silent")
+    assert len(last.blame) == 4
+    assert "auto_scale_loss=True" in last.advice[0]

@@ -32,6 +32,10 @@ _ELEMENTWISE = frozenset({
 _PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul"})
 _SUMS = frozenset({"Add", "AddN", "AddV2", "Sub"})
 
+#: The name scope of operations that the monitor adds before it reads: training has none of
+#: them, and so the compiler joins nothing with them.
+OURS = "keras_vanish"
+
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
@@ -63,7 +67,7 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
             current, summed = waiting[-1]
             operation = current.op
             repeats = operation.type in _ELEMENTWISE or (summed and operation.type in _PRODUCTS)
-            sums = barrier and operation.type in _SUMS
+            sums = barrier and operation.type in _SUMS and OURS not in operation.name
             sources = operation.inputs if repeats else ()
             unmade = [(source, sums) for source in sources if id(source) not in made]
             if unmade:

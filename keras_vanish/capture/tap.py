@@ -13,6 +13,7 @@ from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.recorder import Recorder
 from keras_vanish.capture.reduction import tap_sum
+from keras_vanish.capture.replica import OURS
 from keras_vanish.capture.strategies import clips, sums
 from keras_vanish.capture.update import (
     Update,
@@ -156,10 +157,11 @@ def _update(
             for v in trained
         ]
         steps = optimizer.gradient_accumulation_steps
-        gradients = [
-            (tf.convert_to_tensor(g) + tf.identity(a)) / tf.cast(steps, a.dtype)
-            for g, a in zip(gradients, accumulated)
-        ]
+        with tf.name_scope(OURS):
+            gradients = [
+                (tf.convert_to_tensor(g) + tf.identity(a)) / tf.cast(steps, a.dtype)
+                for g, a in zip(gradients, accumulated)
+            ]
     return Update(
         optimizer=optimizer,
         untapped=untapped,

@@ -466,7 +466,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._look([track for track, due in counted if due])
 
     def _after_data(self) -> None:
-        # Up to Keras 3.5, the last call of an epoch fails after the last of its steps.
+        # In Keras 3.4, the last call of an epoch fails after the last of its steps.
         if self._steps_per_call > 1:
             self._look([track for track in self._watched.values() if track.capture.awaited])
 

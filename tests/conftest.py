@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from keras_vanish.capture.columns import ACTIVATIONS
 from keras_vanish.reading import COLUMNS, Probed, Reading
@@ -15,6 +16,10 @@ with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.
     warnings.simplefilter("ignore", DeprecationWarning)
     import tensorboard.plugin_util  # noqa: F401
+
+# Nothing is asserted about time, by Hypothesis neither.
+settings.register_profile("any_time", deadline=None)
+settings.load_profile("any_time")
 
 
 def _make_reading(

@@ -24,7 +24,9 @@ from keras import layers
 
 import keras_vanish
 from keras_vanish import Diagnosis, GradientMonitor
+from keras_vanish.diagnosis import spokesman
 from keras_vanish.events import verdict_of
+from keras_vanish.quantities import QUANTITIES, matrix
 
 STEPS, BATCH = 300, 32
 
@@ -38,17 +40,25 @@ class Outcome:
     accuracy: float
 
     @property
+    def verdict(self) -> str:
+        """The verdict on the run."""
+        return verdict_of(self.history)
+
+    @property
     def words(self) -> str:
-        """The verdict on the run, as the monitor puts it."""
-        verdict = verdict_of(self.history)
-        speaking = [d for d in self.history if d.verdict == verdict][-1]
-        return f"**{verdict.capitalize()}.** {speaking.sentence()}"
+        """The verdict, as the monitor puts it."""
+        return f"**{self.verdict.capitalize()}.** {self._speaking.sentence()}"
 
     @property
     def advice(self) -> tuple[str, ...]:
         """What the monitor advises."""
-        verdict = verdict_of(self.history)
-        return [d for d in self.history if d.verdict == verdict][-1].advice
+        return self._speaking.advice
+
+    @property
+    def _speaking(self) -> Diagnosis:
+        speaking = spokesman(self.history, self.verdict)
+        assert speaking is not None
+        return speaking
 
 
 def train(illness: Illness, run: Run) -> Outcome:
@@ -79,22 +89,17 @@ def panel(illness: Illness, title: str, history: Sequence[Diagnosis]) -> Panel:
         values = np.array([recurrent.rms for recurrent in seen]).T
         horizon = [len(values) - 1 - recurrent.horizon for recurrent in seen]
         return Panel(title, values, ["time step"], steps, horizon)
-    if illness.shows in ("activations", "saturated"):
-        of = "gradient_rms" if illness.shows == "activations" else "saturated_fraction"
-        found = [{a.name: getattr(a, of) for a in r.activations} for r in readings]
-        names = [name for name, value in found[0].items() if value >= 0]
-    elif illness.shows == "zeros":
-        found = [{n.name: n.zero_fraction for n in r.layers} for r in readings]
-        names = list(readings[0].names)
-    else:
-        found = [
-            {n.name: np.inf if n.nonfinite_count > 0 else n.gradient_rms for n in r.layers}
-            for r in readings
-        ]
-        names = list(readings[0].names)
-    values = np.array([[step[name] for step in found] for name in names])
+    names, values = matrix(readings, QUANTITIES[SHOWN[illness.shows]])
     return Panel(title, values, names, steps)
 
+
+#: What the picture shows, as the tab in TensorBoard knows it.
+SHOWN = {
+    "gradient": "gradient_rms",
+    "activations": "activation_gradient_rms",
+    "saturated": "saturated_fraction",
+    "zeros": "zero_fraction",
+}
 
 MEANING = {
     "gradient": "RMS of a layer's gradient",
@@ -148,7 +153,7 @@ def main(names: Sequence[str]) -> None:
             continue
         outcomes = [train(illness, run) for run in (illness.ill, illness.cured)]
         panels = [
-            panel(illness, f"{title}: {verdict_of(outcome.history)}", outcome.history)
+            panel(illness, f"{title}: {outcome.verdict}", outcome.history)
             for title, outcome in zip(illness.labels, outcomes)
         ]
         name = f"gallery/{illness.name}.svg"

@@ -106,8 +106,8 @@ _FLOAT16 = (
 
 _MOST_NAMES = 6
 
-#: Of a longer name, so many characters are given.
-_LONGEST_NAME = 500
+#: Of a longer name, so many characters are given: it would fill the screen.
+LONGEST_NAME = 500
 
 
 def sentence(verdict: str, cause: str, blame: Sequence[str]) -> str:
@@ -137,7 +137,7 @@ def advice(verdict: str, cause: str, cut: Sequence[str] = ()) -> tuple[str, ...]
 
 
 def _named(words: str, layers: Sequence[str]) -> str:
-    names = ", ".join(name[:_LONGEST_NAME] for name in layers[:_MOST_NAMES])
+    names = ", ".join(name[:LONGEST_NAME] for name in layers[:_MOST_NAMES])
     if len(layers) > _MOST_NAMES:
         names += f" and {len(layers) - _MOST_NAMES} more"
     # Names may hold braces.

@@ -7,12 +7,14 @@ import importlib.metadata
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_vanish import doctor
+from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.events import read, runs, verdict_of
+from keras_vanish.interventions import Intervention
 from keras_vanish.journal import read_journal
 from keras_vanish.table import render
 
@@ -80,35 +82,46 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    status = 0
-    for name, directory in runs(arguments.log_dir).items():
+_Found = tuple[list[Diagnosis], list[Intervention]]
+
+
+def _runs(log_dir: str) -> Iterator[tuple[str, _Found | Exception]]:
+    """Each run's name, its history and what was done to it, or why it cannot be read.
+
+    The other runs can still be shown.
+    """
+    for name, directory in runs(log_dir).items():
         try:
-            history, done = read(directory), read_journal(directory)
+            yield name, (read(directory), read_journal(directory))
         except (OSError, ValueError) as error:
-            # The other runs can still be shown.
-            status = _failed(error)
+            yield name, error
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    status, color = 0, sys.stdout.isatty()
+    for name, found in _runs(arguments.log_dir):
+        if isinstance(found, Exception):
+            status = _failed(found)
             continue
+        history, done = found
         verdict = verdict_of(history)
-        color = sys.stdout.isatty()
         print(render(history, verdict, title=name, color=color, interventions=done))
     return status
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    status, found = 0, dict[str, Any]()
-    for name, directory in runs(arguments.log_dir).items():
-        try:
-            history, done = read(directory), read_journal(directory)
-        except (OSError, ValueError) as error:
-            status, found[name] = _failed(error), {"error": str(error)}
+    status, told = 0, dict[str, Any]()
+    for name, found in _runs(arguments.log_dir):
+        if isinstance(found, Exception):
+            status, told[name] = _failed(found), {"error": str(found)}
             continue
-        found[name] = doctor.findings(history, done)
-        status = max(status, int(found[name]["verdict"] in doctor.ILL))
+        history, done = found
+        told[name] = doctor.findings(history, done)
+        status = max(status, int(told[name]["verdict"] in doctor.ILL))
         if not arguments.json:
             print(doctor.render(history, done, title=name, color=sys.stdout.isatty()))
     if arguments.json:
-        print(json.dumps({"status": status, "runs": found}, indent=2))
+        print(json.dumps({"status": status, "runs": told}, indent=2))
     return status
 
 

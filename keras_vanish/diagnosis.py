@@ -203,6 +203,19 @@ def diagnoses(readings: Iterable[Reading]) -> list[Diagnosis]:
     return found
 
 
+def spokesman(history: Sequence[Diagnosis], verdict: str) -> Diagnosis | None:
+    """The last diagnosis that says what the run's verdict says, and so can explain it.
+
+    Args:
+        history: One diagnosis a recorded step, oldest first.
+        verdict: The run's verdict.
+
+    Returns:
+        None where the readings are too few, or do not agree.
+    """
+    return next((d for d in reversed(history) if d.verdict == verdict), None)
+
+
 def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict to look at first; `"unknown"` where there is none."""
     return max(verdicts, key=_WORSE.index, default="unknown")

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
 
-from keras_vanish.diagnosis import Diagnosis, Verdict
+from keras_vanish.diagnosis import Diagnosis, Verdict, spokesman
 from keras_vanish.events import verdicts
 from keras_vanish.interventions import Intervention
-from keras_vanish.terminal import (
-    NOTHING_RECORDED,
-    clean,
-    console,
-    headline,
-    spokesman,
-    stripped,
-    to_try,
-    was_done,
-)
+from keras_vanish.terminal import page
 from keras_vanish.timeline import timeline
 
 #: Verdicts for which the command's exit status is 1.
@@ -57,7 +47,6 @@ def findings(history: Sequence[Diagnosis], interventions: Sequence[Intervention]
         return {"verdict": "unknown", "readings": 0}
     verdict, since = course(history)[-1]
     last, speaking = history[-1], spokesman(history, verdict)
-    agrees = speaking.verdict == verdict
     return {
         "verdict": verdict,
         "since_step": since,
@@ -65,9 +54,9 @@ def findings(history: Sequence[Diagnosis], interventions: Sequence[Intervention]
         "readings": len(history),
         "vanishing_score": _or_none(last.vanishing_score),
         "exploding_score": _or_none(last.exploding_score),
-        "cause": speaking.cause if agrees else "",
-        "blame": list(speaking.blame) if agrees else [],
-        "advice": list(speaking.advice) if agrees else [],
+        "cause": speaking.cause if speaking else "",
+        "blame": list(speaking.blame) if speaking else [],
+        "advice": list(speaking.advice) if speaking else [],
         "horizons": {n: _or_none(r.horizon) for n, r in last.reading.timesteps.items()},
         "interventions": [intervention.sentence() for intervention in interventions],
     }
@@ -96,26 +85,15 @@ def render(
     Returns:
         Lines of text, each ended by a newline.
     """
-    buffer = io.StringIO()
-    output = console(buffer, width, color)
-    if title is not None:
-        output.print(Text(clean(title), style="bold"))
-    if not history:
-        output.print(Text(NOTHING_RECORDED))
-        return stripped(buffer)
     passed = course(history)
-    verdict = passed[-1][0]
-    output.print(headline(history, verdict))
-    output.print(Text(_in_words(passed)))
-    output.print()
-    for shown in timeline(history, verdict, interventions, output.width):
-        # Rich joins what it prints, and forgets of a text how it is to be wrapped.
-        output.print(shown, no_wrap=shown.no_wrap, overflow=shown.overflow)
-    for said in was_done(interventions):
-        output.print(said)
-    for tried in to_try(spokesman(history, verdict)):
-        output.print(tried)
-    return stripped(buffer)
+    verdict = passed[-1][0] if passed else "unknown"
+
+    def body(columns: int) -> Iterator[Text]:
+        yield Text(_in_words(passed))
+        yield Text()
+        yield from timeline(history, verdict, interventions, columns)
+
+    return page(history, verdict, body, interventions, title, width, color)
 
 
 def _in_words(passed: Sequence[tuple[Verdict, int]]) -> str:

@@ -197,9 +197,8 @@ class GradientMonitor(keras.callbacks.Callback):
         steps = self._steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        acts = have_one_rate(optimizers) and not sums(strategy)
         probes = bool(self.probe) and alone and not several_processes(strategy)
-        interior = self._rescue.interior(xla) if acts else Interior()
+        interior = self._rescue.interior(xla) if self._may_act(model, optimizers) else Interior()
         # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
         # function runs on the steps that are not recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
@@ -307,13 +306,14 @@ class GradientMonitor(keras.callbacks.Callback):
                 "watch needs the optimizer that the loop uses. Received: optimizer=None and "
                 f"a model {model.name!r} that is not compiled. Pass optimizer=..."
             )
-        ruled = have_one_rate({COMPILED: optimizer})
-        interior = self._rescue.interior(xla=False) if ruled else Interior()
+        optimizers = {COMPILED: optimizer}
+        acts = self._may_act(model, optimizers)
+        interior = self._rescue.interior(xla=False) if acts else Interior()
         capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
         self._function, self._watched = None, {}
         self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
-        self._begin(model, {COMPILED: optimizer})
+        self._begin(model, optimizers)
         self._begin_steps(model)
         try:
             with capture.open():
@@ -361,15 +361,13 @@ class GradientMonitor(keras.callbacks.Callback):
         return "\n".join(tables)
 
     def _begin(self, model: Any, optimizers: dict[str, Any]) -> None:
-        alone = len(optimizers) == 1
         strategy = model.distribute_strategy
-        ruled = have_one_rate(optimizers)
-        self._acting = ruled and self._rescue.asked and not sums(strategy)
+        self._acting = self._may_act(model, optimizers)
         self._begun = False
-        if alone:
+        if len(optimizers) == 1:
             for track in self._watched.values():
                 track.settle("")
-        if not alone or not ruled:
+        if not have_one_rate(optimizers):
             self._warn_of_several(optimizers)
         inner = map(innermost, optimizers.values())
         probes = bool(self.probe) and self._function is not None
@@ -377,6 +375,11 @@ class GradientMonitor(keras.callbacks.Callback):
             self._warn(about, message)
         if self._every is not None:
             self._arm()
+
+    def _may_act(self, model: Any, optimizers: dict[str, Any]) -> bool:
+        """Whether a flag is on that can do something in a fit with these optimizers."""
+        ruled = have_one_rate(optimizers) and not sums(model.distribute_strategy)
+        return self._rescue.asked and ruled
 
     def _begin_steps(self, model: Any) -> None:
         """Sees the state from which the first step starts.

@@ -89,14 +89,14 @@ def scalars(diagnosis: Diagnosis) -> dict[str, float]:
         table = reading.probed.table[:, [ACTIVATIONS.index(name) for name in _PLOTTED]]
         found.update(zip(_activation_tags(reading.probed.names), table.ravel().tolist()))
         for name, recurrent in reading.timesteps.items():
-            found[_utf8(f"horizon/{name}")] = recurrent.horizon
+            found[utf8(f"horizon/{name}")] = recurrent.horizon
     return {tag: value for tag, value in found.items() if not math.isnan(value)}
 
 
 @functools.lru_cache(maxsize=8)
 def _layer_tags(names: tuple[str, ...]) -> list[str]:
     kinds = ("gradient_rms", "update_ratio", "zero_fraction")
-    return [_utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
+    return [utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
 
 
 # Of what the probe measures; they are missing where they do not apply.
@@ -106,7 +106,7 @@ _PLOTTED = ("gradient_rms", "dead_fraction", "saturated_fraction", "attention_en
 @functools.lru_cache(maxsize=8)
 def _activation_tags(names: tuple[str, ...]) -> list[str]:
     kinds = ("activation_gradient_rms", *_PLOTTED[1:])
-    return [_utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
+    return [utf8(f"{kind}/{label}") for label in labels(names) for kind in kinds]
 
 
 @functools.lru_cache(maxsize=8)
@@ -121,12 +121,12 @@ def _histogram_tags(
                 f"layer={layer!r}. Pass the layer's name as the reading has it."
             )
     return [
-        _utf8(f"gradients/{label[layer]}/{variable}") for layer, variable in zip(layers, variables)
+        utf8(f"gradients/{label[layer]}/{variable}") for layer, variable in zip(layers, variables)
     ]
 
 
-def _utf8(tag: str) -> str:
-    # Tags are UTF-8; a lone surrogate in a name is not.
+def utf8(tag: str) -> str:
+    """A tag as an event file holds it: a lone surrogate in a name is no UTF-8."""
     return tag.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

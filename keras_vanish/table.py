@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,27 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from keras_vanish.advice import LONGEST_NAME
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
-from keras_vanish.terminal import (
-    NOTHING_RECORDED,
-    clean,
-    console,
-    headline,
-    spokesman,
-    stripped,
-    to_try,
-    was_done,
-)
+from keras_vanish.terminal import clean, page
 
 _MISSING = "–"
 
 # Of more layers than this, only the outermost and the first so many blamed ones are shown.
 _MOST_LAYERS = 60
 _OUTERMOST = 20
-
-# A longer name fills the screen.
-_LONGEST_NAME = 500
 
 # One cell of the bar is one decade.
 _BAR_DECADES = 8
@@ -57,24 +45,13 @@ def render(
     Returns:
         Lines of text, each ended by a newline.
     """
-    buffer = io.StringIO()
-    output = console(buffer, width, color)
-    if title is not None:
-        output.print(Text(clean(title), style="bold"))
-    if not history:
-        output.print(Text(NOTHING_RECORDED))
-        return stripped(buffer)
-    last = history[-1]
-    output.print(headline(history, verdict))
-    output.print(_layer_table(last))
-    output.print(Text(_figures(history)))
-    for words in _probed(last):
-        output.print(Text(words))
-    for line_done in was_done(interventions):
-        output.print(line_done)
-    for line in to_try(spokesman(history, verdict)):
-        output.print(line)
-    return stripped(buffer)
+    return page(history, verdict, lambda _: _body(history), interventions, title, width, color)
+
+
+def _body(history: Sequence[Diagnosis]) -> Iterator[Text | Table]:
+    yield _layer_table(history[-1])
+    yield Text(_figures(history))
+    yield from map(Text, _probed(history[-1]))
 
 
 def _layer_table(diagnosis: Diagnosis) -> Table:
@@ -104,7 +81,7 @@ def _layer_table(diagnosis: Diagnosis) -> Table:
         cells = [
             "!" if blamed[shown] else "",
             str(layer.depth),
-            clean(layer.name[:_LONGEST_NAME]),
+            clean(layer.name[:LONGEST_NAME]),
             _count(layer.size),
             _number(layer.gradient_rms),
             _bar(layer.gradient_rms, largest),

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
-from keras_vanish.reading import COLUMNS
+from keras_vanish.quantities import QUANTITIES, Matrix, matrix
 from keras_vanish.scores import THRESHOLD
 from keras_vanish.sparklines import BLOCKS, MISSING, NONFINITE, ZERO, heatmap, line, spans
-from keras_vanish.terminal import clean, spokesman
+from keras_vanish.terminal import clean, explaining
 
 # More layers than this share lines.
 _MOST_ROWS = 40
@@ -48,7 +46,7 @@ def timeline(
     label = max(17, digits + 3 + min(longest, width // 4))
     room = max(8, width - label - len(" -0.0e+00") - 1)
     lines, top = heatmap(values, _MOST_ROWS, room)
-    blamed = set(spokesman(history, verdict).blame)
+    blamed = set(explaining(history, verdict).blame)
 
     yield Text("Gradient RMS, from the layer next to the output down to the input:", style="bold")
     for row, depth, blocks in reversed(list(zip(rows, depths, lines))):
@@ -104,22 +102,12 @@ def _row(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="crop")
 
 
-def _gradients(history: Sequence[Diagnosis]) -> npt.NDArray[np.float64]:
+def _gradients(history: Sequence[Diagnosis]) -> Matrix:
     """Gradient RMS by layer of the last reading and step; infinite where NaN or Inf was seen."""
-    names = history[-1].reading.names
-    rms, nan, inf = (COLUMNS.index(c) for c in ("gradient_rms", "nan_count", "inf_count"))
-    found = np.full((len(names), len(history)), math.nan)
-    for column, diagnosis in enumerate(history):
-        reading = diagnosis.reading
-        values = np.where(
-            reading.table[:, nan] + reading.table[:, inf] > 0, math.inf, reading.table[:, rms]
-        )
-        if reading.names == names:
-            found[:, column] = values
-        else:
-            known = dict(zip(reading.names, values.tolist()))
-            found[:, column] = [known.get(name, math.nan) for name in names]
-    return found
+    readings = [diagnosis.reading for diagnosis in history]
+    names, values = matrix(readings, QUANTITIES["gradient_rms"])
+    row = {name: index for index, name in enumerate(names)}
+    return values[[row[name] for name in readings[-1].names]]
 
 
 def _number(value: float, form: str) -> str:

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from tensorboard.data.provider import TensorDatum
 
-from keras_vanish.diagnosis import Diagnosis, Verdict
-from keras_vanish.reading import HORIZON_SHARE, Reading
-from keras_vanish.scores import THRESHOLD
-from keras_vanish.tensorboard_tab.quantities import (
+from keras_vanish.diagnosis import Diagnosis, Verdict, spokesman
+from keras_vanish.quantities import (
     QUANTITIES,
     Matrix,
     Quantity,
@@ -24,6 +22,9 @@ from keras_vanish.tensorboard_tab.quantities import (
     shown,
     through_time,
 )
+from keras_vanish.reading import HORIZON_SHARE, Reading
+from keras_vanish.scores import THRESHOLD
+from keras_vanish.summaries import utf8
 from keras_vanish.tensorboard_tab.source import Run
 
 _MOST_TIME_STEPS = 400
@@ -106,13 +107,12 @@ def scores(verdict: Verdict, diagnoses: Sequence[Diagnosis], complete: bool) -> 
     """
     sentences = [diagnosis.sentence() for diagnosis in diagnoses]
     distinct = {sentence: place for place, sentence in enumerate(dict.fromkeys(sentences))}
-    # The newest that says what the run's verdict says.
-    spokesman = next((d for d in reversed(diagnoses) if d.verdict == verdict), None)
+    speaking = spokesman(diagnoses, verdict)
     return {
         "verdict": verdict,
-        "sentence": spokesman.sentence() if spokesman else "The readings so far do not agree.",
-        "blame": list(spokesman.blame) if spokesman else [],
-        "advice": list(spokesman.advice) if spokesman else [],
+        "sentence": speaking.sentence() if speaking else "The readings so far do not agree.",
+        "blame": list(speaking.blame) if speaking else [],
+        "advice": list(speaking.advice) if speaking else [],
         "threshold": THRESHOLD,
         "steps": [diagnosis.step for diagnosis in diagnoses],
         "vanishing": _plain(diagnosis.vanishing_score for diagnosis in diagnoses),
@@ -186,7 +186,7 @@ def table(run: Run, quantity: Quantity) -> str:
 def _harmless(name: str) -> str:
     """A name that no spreadsheet takes for a formula."""
     # Before Python 3.11 the module csv does not write NUL.
-    text = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
+    text = utf8(name).replace("\0", "\ufffd")
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text
 
 

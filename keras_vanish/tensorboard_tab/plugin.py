@@ -15,9 +15,9 @@ from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 
+from keras_vanish.quantities import QUANTITIES, Quantity, shown
 from keras_vanish.summaries import PLUGIN
 from keras_vanish.tensorboard_tab import answers
-from keras_vanish.tensorboard_tab.quantities import QUANTITIES, Quantity, shown
 from keras_vanish.tensorboard_tab.scoring import Scoring
 from keras_vanish.tensorboard_tab.source import Run, Source
 

@@ -18,7 +18,7 @@ from tensorboard.plugins.histogram import metadata as histogram_plugin
 
 from keras_vanish.interventions import Intervention
 from keras_vanish.reading import COLUMNS, Probed, Reading
-from keras_vanish.summaries import INTERVENTIONS, PLUGIN, described_by, labels
+from keras_vanish.summaries import INTERVENTIONS, PLUGIN, described_by, labels, utf8
 
 # The fast loader's answers must stay below 256 MiB.
 _MOST_BYTES = 220e6
@@ -173,7 +173,7 @@ class Source:
             and count, over log10 of the magnitude.
         """
         label = dict(zip(reading.names, labels(reading.names)))[layer]
-        prefix = f"gradients/{label}/".encode("utf-8", "backslashreplace").decode()
+        prefix = utf8(f"gradients/{label}/")
         options = {"experiment_id": experiment, "plugin_name": histogram_plugin.PLUGIN_NAME}
         listed = self._provider.list_tensors(
             context, run_tag_filter=RunTagFilter(runs=[run]), **options

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.tensorboard_tab.quantities import (
+from keras_vanish.quantities import (
     QUANTITIES,
     matrix,
     merged,

@@ -1,4 +1,4 @@
-"""The quantities that the heatmap shows, as matrices of layers by recorded steps."""
+"""The quantities that heatmaps show, as matrices of layers by recorded steps."""
 
 from __future__ import annotations
 

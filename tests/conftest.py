@@ -112,3 +112,19 @@ def make_reading() -> Callable[..., Reading]:
 def make_probed() -> Callable[..., Probed]:
     """The factory `make_probed(rms=[...], profiles={...}, **columns)`."""
     return _make_probed
+
+
+_WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.fixture(scope="session")
+def without() -> Callable[[str], str]:
+    """The beginning of a program in which a module cannot be imported: `without("numpy")`."""
+    return lambda module: _WITHOUT.format(module=module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,7 @@ from keras_vanish import cli
 
 ROOT = Path(__file__).parents[1]
 
-WITHOUT = """
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
+DEMO = """
 from keras_vanish.cli import main
 sys.exit(main(["demo"]))
 """
@@ -33,11 +28,11 @@ sys.exit(main(["demo"]))
     ],
 )
 def test_what_is_missing_is_named_with_its_extra(
-    module: str, begins: str, extra: str, tmp_path: Path
+    module: str, begins: str, extra: str, without: Callable[[str], str], tmp_path: Path
 ) -> None:
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(module=module)],
+        [sys.executable, "-c", without(module) + DEMO],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,

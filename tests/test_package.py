@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,19 +84,11 @@ def test_unknown_names_are_attribute_errors() -> None:
         getattr(keras_vanish, name)
 
 
-WITHOUT = """
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-from keras_vanish import GradientMonitor
-"""
+IMPORT = "from keras_vanish import GradientMonitor"
 
 
-def test_missing_tensorflow_names_the_extras() -> None:
-    result = run_python(WITHOUT.format(module="tensorflow"))
+def test_missing_tensorflow_names_the_extras(without: Callable[[str], str]) -> None:
+    result = run_python(without("tensorflow") + IMPORT)
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
     assert message.startswith("ImportError: keras_vanish.GradientMonitor needs TensorFlow.")
@@ -106,8 +99,10 @@ def test_missing_tensorflow_names_the_extras() -> None:
         assert "tensorflow" in config["options.extras_require"][extra]
 
 
-def test_other_missing_modules_are_not_blamed_on_tensorflow() -> None:
-    result = run_python(WITHOUT.format(module="numpy"))
+def test_other_missing_modules_are_not_blamed_on_tensorflow(
+    without: Callable[[str], str],
+) -> None:
+    result = run_python(without("numpy") + IMPORT)
     message = result.stderr.splitlines()[-1]
     assert message == "ModuleNotFoundError: No module named 'numpy'"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib.metadata
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,10 @@ from keras_vanish.events import read, runs, verdict_of
 from keras_vanish.interventions import Intervention
 from keras_vanish.journal import read_journal
 from keras_vanish.table import render
+from keras_vanish.terminal import stand_in
+
+#: As a shell has it of a program that ends because nobody reads its output any more.
+_NOBODY_READS = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,14 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Its arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after an error; of `doctor` 1 where a run is ill.
+        The exit status: 0, or 2 after an error; of `doctor` 1 where a run is ill. 141 where
+        nobody reads the output to its end, as with `| head`.
     """
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that lacks a character shows a question mark, not a traceback.
-        sys.stdout.reconfigure(errors="replace")
+        # A terminal that lacks a character shows another one, not a traceback.
+        codecs.register_error("keras_vanish.stand_in", stand_in)
+        sys.stdout.reconfigure(errors="keras_vanish.stand_in")
     try:
         status: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends: that must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
     except (OSError, ValueError) as error:
         return _failed(error)
     return status

@@ -19,6 +19,9 @@ NOTHING_RECORDED = (
 
 _MOST_DONE = 10
 
+#: What is printed where a terminal lacks a character; the blocks of sparklines keep their order.
+_STAND_INS = dict(zip("▁▂▃▄▅▆▇█▌·–─━…→▲", "1234567#-.---~>^"))
+
 _STYLES = {
     "healthy": "green",
     "vanishing": "red",
@@ -90,6 +93,21 @@ def _console(buffer: io.StringIO, width: int | None, color: bool) -> Console:
 def clean(text: str) -> str:
     """Without what cannot be printed: control characters in a name would reach the terminal."""
     return "".join(c for c in text if c.isprintable())
+
+
+def stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Handles what an encoding lacks: a likeness, or a question mark.
+
+    Args:
+        error: What `str.encode` met.
+
+    Returns:
+        What to encode instead, and where to go on, as `codecs.register_error` wants them.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(c, "?") for c in lacking), error.end
 
 
 def _headline(history: Sequence[Diagnosis], verdict: str) -> Text:

@@ -150,12 +150,28 @@ def test_color_on_a_terminal_only(
     assert "\x1b[1;31mVanishing" in capsys.readouterr().out
 
 
-def test_a_terminal_that_lacks_characters(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["report", "doctor"])
+def test_a_terminal_that_lacks_characters(
+    command: str, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     buffer = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
-    assert main(["report", str(logs)]) == 0
+    main([command, str(logs)])
     sys.stdout.flush()
-    assert b"Vanishing score 0.00 ? 0.00" in buffer.getvalue()
+    printed = buffer.getvalue()
+    assert b"?" not in printed
+    assert (b"0.00 > 0.00" if command == "report" else b"\n# from 1e0") in printed
+
+
+def test_nobody_reads_to_the_end(logs: Path) -> None:
+    code = "import sys; from keras_vanish.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "doctor", str(logs)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
 
 
 def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

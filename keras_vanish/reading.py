@@ -14,11 +14,12 @@ import numpy.typing as npt
 from keras_vanish.capture.columns import (
     ACTIVATIONS,
     BFLOAT16_FIRST_BIN,
+    BINS,
     FLOAT16_FIRST_BIN,
     FLOATS,
     ZERO_BIN,
 )
-from keras_vanish.topology import LayerInfo
+from keras_vanish.topology import LayerInfo, layout
 
 
 @dataclass(frozen=True)
@@ -347,7 +348,7 @@ class Reading:
     @property
     def model(self) -> Statistics:
         """The statistics of all layers together."""
-        return Statistics(*_combined(self.table, [0])[0].tolist())
+        return Statistics(*_combined(self.table, _ALL)[0].tolist())
 
 
 def from_rows(
@@ -369,11 +370,9 @@ def from_rows(
             has a row of NaN here and in `floats`.
         probed: What the probe saw.
     """
-    order = [index for layer in layers for index in layer.indices]
-    sizes = np.array([size for layer in layers for size in layer.sizes], np.float64)
-    lengths = [len(layer.indices) for layer in layers]
-    starts = [sum(lengths[:place]) for place in range(len(layers))]
-    table = _combined(_variables(sizes, floats[order], counts[order]), starts)
+    laid = layout(tuple(layers))
+    sizes = np.array(laid.sizes, np.float64)
+    table = _combined(_variables(sizes, floats[laid.indices], counts[laid.indices]), laid.starts)
     return Reading(
         step=step,
         wall_time=wall_time,
@@ -390,7 +389,7 @@ def combine(parts: Iterable[Statistics]) -> Statistics:
     Sets without a gradient are left out; if none has one, all is NaN but the size.
     """
     table = np.array([astuple(part) for part in parts], np.float64)
-    return Statistics(*_combined(table, [0])[0].tolist())
+    return Statistics(*_combined(table, _ALL)[0].tolist())
 
 
 def _variables(
@@ -400,79 +399,93 @@ def _variables(
 ) -> npt.NDArray[np.float64]:
     """One row of `COLUMNS` a variable."""
     row = dict(zip(FLOATS, floats.T.astype(np.float64)))
+    counted = counts.astype(np.float64) @ _COUNTED
     finite = sizes - row["nan_count"] - row["inf_count"]
-    sampled = counts.sum(1, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns = {
-            "size": sizes,
-            "gradient_rms": row["rms"],
-            "gradient_norm": np.where(finite > 0, row["rms"] * np.sqrt(finite), math.nan),
-            "gradient_norm_after_clipping": row["rms_after_clipping"] * np.sqrt(sizes),
-            "gradient_mean": row["mean"],
-            "gradient_min": row["min"],
-            "gradient_max": row["max"],
-            "zero_fraction": counts[:, ZERO_BIN] / sampled,
-            "float16_underflow": counts[:, :FLOAT16_FIRST_BIN].sum(1) / sampled,
-            "bfloat16_underflow": counts[:, :BFLOAT16_FIRST_BIN].sum(1) / sampled,
-            "nan_count": row["nan_count"],
-            "inf_count": row["inf_count"],
-            "weight_rms": row["weight_rms"],
-            "update_rms": row["update_rms"],
-        }
-    return np.stack([columns[name] for name in COLUMNS], 1)
-
-
-def _combined(table: npt.NDArray[np.float64], starts: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Combines runs of rows, each from one of `starts` to the next, into a row each."""
+    table = np.empty([len(sizes), len(COLUMNS)])
     column = dict(zip(COLUMNS, table.T))
-    known = ~np.isnan(column["nan_count"])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        column["size"][:] = sizes
+        column["gradient_rms"][:] = row["rms"]
+        column["gradient_norm"][:] = np.where(finite > 0, row["rms"] * np.sqrt(finite), math.nan)
+        np.multiply(
+            row["rms_after_clipping"], np.sqrt(sizes), column["gradient_norm_after_clipping"]
+        )
+        for name in ("mean", "min", "max"):
+            column[f"gradient_{name}"][:] = row[name]
+        np.divide(counted[:, 1:], counted[:, :1], table[:, _SHARES])
+        for name in ("nan_count", "inf_count", "weight_rms", "update_rms"):
+            column[name][:] = row[name]
+    return table
+
+
+# Where in a row of COLUMNS the shares stand, which counts, and which RMS.
+_SHARES = slice(COLUMNS.index("zero_fraction"), COLUMNS.index("bfloat16_underflow") + 1)
+_COUNTS = slice(COLUMNS.index("nan_count"), COLUMNS.index("inf_count") + 1)
+_ROOTS = slice(COLUMNS.index("weight_rms"), COLUMNS.index("update_rms") + 1)
+
+# By bin of a histogram whether it counts for all entries, and for each of the shares.
+_COUNTED = np.zeros([BINS, 4])
+_COUNTED[:, 0] = 1
+_COUNTED[ZERO_BIN, 1] = 1
+_COUNTED[:FLOAT16_FIRST_BIN, 2] = 1
+_COUNTED[:BFLOAT16_FIRST_BIN, 3] = 1
+
+
+_ALL = np.zeros(1, np.int64)
+
+
+def _combined(
+    table: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Combines runs of rows, each from one of `starts` to the next, into a row each.
+
+    As few calls of NumPy as will do: each costs more than the numbers in it.
+    """
+    column = dict(zip(COLUMNS, table.T))
+    known = column["nan_count"] == column["nan_count"]
     sizes = np.where(known, column["size"], 0.0)
     seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
-    lengths = np.diff([*starts, len(table)])
-    shares = ("zero_fraction", "float16_underflow", "bfloat16_underflow")
-    counts = ("nan_count", "inf_count")
-    norms = ("gradient_norm_after_clipping", "weight_rms", "update_rms")
-
-    def of(names: Sequence[str], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        return np.where(where[:, np.newaxis], np.stack([column[name] for name in names], 1), 0.0)
+    unknown, unseen = ~known, seen <= 0
+    lengths = np.diff(starts, append=len(table))
 
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # In one go: each of these calls costs more than the numbers in it.
-        sums = np.add.reduceat(
-            np.column_stack(
-                [
-                    column["size"],
-                    sizes,
-                    seen,
-                    of(shares, known) * sizes[:, np.newaxis],
-                    of(counts, known),
-                    np.where(seen > 0, column["gradient_mean"] * seen, 0.0),
-                ]
-            ),
-            starts,
-        )
+        # All sums at once, and all roots of weighted sums of squares.
+        terms = np.empty([len(table), 9])
+        terms[:, 0], terms[:, 1], terms[:, 2] = column["size"], sizes, seen
+        np.multiply(table[:, _SHARES], sizes[:, np.newaxis], terms[:, 3:6])
+        terms[:, 6:8] = table[:, _COUNTS]
+        np.multiply(column["gradient_mean"], seen, terms[:, 8])
+        terms[unknown, 3:8] = terms[unseen, 8] = 0.0
+        sums = np.add.reduceat(terms, starts)
         total, finite = sums[:, 1], sums[:, 2]
-        missing = np.where(total > 0, 0.0, math.nan)
-        # Roots of weighted sums of squares; the largest is taken out to stay in range.
-        parts = np.column_stack([of(["gradient_norm"], seen > 0), of(norms, known)])
-        weights = np.ones_like(parts)
-        weights[:, 2:] = (sizes / np.repeat(total, lengths))[:, np.newaxis]
+
+        parts = np.empty([len(table), 4])
+        parts[:, 0] = column["gradient_norm"]
+        parts[:, 1] = column["gradient_norm_after_clipping"]
+        parts[:, 2:] = table[:, _ROOTS]
+        parts[unseen, 0] = parts[unknown, 1:] = 0.0
+        # The largest is taken out to stay in range.
         largest = np.maximum.reduceat(parts, starts)
-        scaled = parts / np.repeat(largest, lengths, axis=0)
-        roots = largest * np.sqrt(np.add.reduceat(weights * scaled**2, starts))
+        squares = np.square(parts / np.repeat(largest, lengths, axis=0))
+        squares[:, 2:] *= (sizes / np.repeat(total, lengths))[:, np.newaxis]
+        roots = largest * np.sqrt(np.add.reduceat(squares, starts))
         roots = np.where((largest > 0) & (largest < math.inf), roots, largest)
-        norm = np.where(finite > 0, roots[:, 0], math.nan)
-        low = np.minimum.reduceat(np.where(seen > 0, column["gradient_min"], math.inf), starts)
-        high = np.maximum.reduceat(np.where(seen > 0, column["gradient_max"], -math.inf), starts)
-        combined = {
-            "size": np.where(total > 0, total, sums[:, 0]),
-            "gradient_rms": norm / np.sqrt(finite),
-            "gradient_norm": norm,
-            "gradient_mean": sums[:, 8] / finite,
-            "gradient_min": np.where(finite > 0, low, math.nan),
-            "gradient_max": np.where(finite > 0, high, math.nan),
-            **dict(zip(shares, sums[:, 3:6].T / total)),
-            **dict(zip(counts, sums[:, 6:8].T + missing)),
-            **dict(zip(norms, roots[:, 1:].T + missing)),
-        }
-    return np.stack([combined[name] for name in COLUMNS], 1)
+
+        # What is missing is missing, and no sum of nothing.
+        missing = np.where(total > 0, 0.0, math.nan)
+        silent = np.where(finite > 0, 0.0, math.nan)
+        low = np.where(unseen, math.inf, column["gradient_min"])
+        high = np.where(unseen, -math.inf, column["gradient_max"])
+        result = np.empty([len(starts), len(COLUMNS)])
+        of = dict(zip(COLUMNS, result.T))
+        of["size"][:] = np.where(total > 0, total, sums[:, 0])
+        np.add(roots[:, 0], silent, of["gradient_norm"])
+        np.divide(of["gradient_norm"], np.sqrt(finite), of["gradient_rms"])
+        np.add(roots[:, 1], missing, of["gradient_norm_after_clipping"])
+        np.divide(sums[:, 8], finite, of["gradient_mean"])
+        np.add(np.minimum.reduceat(low, starts), silent, of["gradient_min"])
+        np.add(np.maximum.reduceat(high, starts), silent, of["gradient_max"])
+        np.divide(sums[:, 3:6], total[:, np.newaxis], result[:, _SHARES])
+        np.add(sums[:, 6:8], missing[:, np.newaxis], result[:, _COUNTS])
+        np.add(roots[:, 2:], missing[:, np.newaxis], result[:, _ROOTS])
+    return result

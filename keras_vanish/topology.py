@@ -7,9 +7,14 @@ the order in which they created their layers.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,38 @@ class LayerInfo:
     indices: tuple[int, ...]
     sizes: tuple[int, ...]
     units: int
+
+
+class Layout(NamedTuple):
+    """The variables of some layers, in the layers' order.
+
+    Attributes:
+        layers: The name of each variable's layer.
+        variables: Its own name.
+        sizes: How many entries it has.
+        indices: Where it stands in the list of trained variables; int array of shape
+            `[variables]`.
+        starts: At which variable each layer begins; int array of shape `[layers]`.
+    """
+
+    layers: tuple[str, ...]
+    variables: tuple[str, ...]
+    sizes: tuple[int, ...]
+    indices: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+
+@functools.lru_cache(maxsize=8)
+def layout(layers: tuple[LayerInfo, ...]) -> Layout:
+    """How the variables of `layers` follow each other; kept, as it is asked for at each reading."""
+    *starts, _ = itertools.accumulate((len(layer.indices) for layer in layers), initial=0)
+    return Layout(
+        layers=tuple(layer.name for layer in layers for _ in layer.variables),
+        variables=tuple(name for layer in layers for name in layer.variables),
+        sizes=tuple(size for layer in layers for size in layer.sizes),
+        indices=np.array([index for layer in layers for index in layer.indices], np.int64),
+        starts=np.array(starts, np.int64),
+    )
 
 
 def layers_of(model: Any, variables: Sequence[Any], ranks: Sequence[float]) -> list[LayerInfo]:

@@ -16,6 +16,7 @@ from keras_vanish.events import RUN, EventWriter, Histograms, verdict_of
 from keras_vanish.interventions import Intervention
 from keras_vanish.reading import Probed, from_rows
 from keras_vanish.scores import Course
+from keras_vanish.topology import layout
 
 
 class Track:
@@ -228,10 +229,6 @@ def _probed(captured: Captured) -> Probed | None:
 
 
 def _histograms(captured: Captured) -> Histograms:
-    layers = captured.layers
-    return Histograms(
-        layers=tuple(layer.name for layer in layers for _ in layer.variables),
-        variables=tuple(name for layer in layers for name in layer.variables),
-        sizes=tuple(size for layer in layers for size in layer.sizes),
-        counts=captured.counts[[index for layer in layers for index in layer.indices]],
-    )
+    laid = layout(tuple(captured.layers))
+    counts = captured.counts[laid.indices]
+    return Histograms(laid.layers, laid.variables, laid.sizes, counts)

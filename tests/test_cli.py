@@ -168,7 +168,8 @@ def test_nobody_reads_to_the_end(logs: Path) -> None:
     command = [sys.executable, "-c", code, "doctor", str(logs)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 141

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_vanish.topology import LayerInfo, data_flow_ranks, layer_paths, layers_of
+from keras_vanish.topology import LayerInfo, data_flow_ranks, layer_paths, layers_of, layout
 
 
 def trace(function: Callable[..., Any], *inputs: tf.Tensor) -> Any:
@@ -440,3 +440,15 @@ def test_a_graph_without_any_of_the_variables_ranks_them_alike() -> None:
     stranger = tf.Variable(1.0)
     graph = trace(lambda x: x + 1.0, tf.zeros(()))
     assert data_flow_ranks(graph, [stranger.handle, stranger.handle]) == [1.0, 1.0]
+
+
+@pytest.mark.smoke
+def test_the_variables_of_layers_follow_each_other() -> None:
+    early = LayerInfo("early", ("kernel", "bias"), (3, 1), (30, 5), 5)
+    late = LayerInfo("late", ("kernel",), (0,), (15,), 3)
+    found = layout((early, late))
+    assert found.layers == ("early", "early", "late")
+    assert found.variables == ("kernel", "bias", "kernel")
+    assert found.sizes == (30, 5, 15)
+    assert found.indices.tolist() == [3, 1, 0]
+    assert found.starts.tolist() == [0, 2]

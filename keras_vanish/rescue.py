@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -84,6 +84,7 @@ class Rescue:
         self._interior = Interior()
         self._model: Any = None
         self._optimizer: Any = None
+        self._norm: Callable[[], Any] | None = None
         self._kept: list[Snapshot] = []
         self._start: Snapshot | None = None
         self._protected: frozenset[str] = frozenset()
@@ -176,7 +177,7 @@ class Rescue:
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.
         kept = {"_interior": Interior(), "_kept": [], "_protected": frozenset(), "_taken": True}
-        bound = dict.fromkeys(("_model", "_optimizer", "_start", "_pending"))
+        bound = dict.fromkeys(("_model", "_optimizer", "_norm", "_start", "_pending"))
         return {**vars(self), **kept, **bound}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rescue:
@@ -197,7 +198,7 @@ class Rescue:
             gives_batches: Whether `before` is going to be called.
         """
         self._fresh = updates == 0
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer, self._norm = model, optimizer, None
         self._updates = updates
         self._pending = None
         self._gives_batches = gives_batches
@@ -224,7 +225,7 @@ class Rescue:
 
     def end(self) -> None:
         """Lets go of the model and of what was kept of it."""
-        self._model = self._optimizer = self._start = None
+        self._model = self._optimizer = self._norm = self._start = None
         self._kept = []
 
     def before(self, iterator: Any, steps: int) -> tuple[Any, list[Intervention]]:
@@ -440,8 +441,9 @@ class Rescue:
         limits = self._clipping.limits(self._clip_state)
         reach = getattr(self._clipping, "reach", math.inf)
         if math.isfinite(reach):
-            weights = [tf.cast(v.value, tf.float32) for v in self._model.trainable_variables]
-            norm = float(tf.linalg.global_norm(weights)) if weights else 0.0
+            if self._norm is None:
+                self._norm = _global_norm(self._model.trainable_variables)
+            norm = float(self._norm())
             reach = reach * norm if 0 < norm < math.inf else math.inf
         guard.limit(limits.fires_above, limits.clips_to, reach)
 
@@ -464,6 +466,16 @@ def _kind(policy: Any) -> Any:
 def _refused(planned: Intervention, why: str) -> Intervention:
     reason = f"{planned.reason} But {why}."
     return Intervention(planned.step, "refuse_reinitialization", reason)
+
+
+def _global_norm(variables: Sequence[Any]) -> Callable[[], Any]:
+    """The norm of all variables, compiled: eagerly it takes longer than a small model's step."""
+
+    @tf.function(autograph=False)
+    def norm() -> Any:
+        return tf.linalg.global_norm([tf.cast(v.value, tf.float32) for v in variables])
+
+    return norm if variables else lambda: 0.0
 
 
 def _build(model: Any, batch: Any) -> None:

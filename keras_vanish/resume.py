@@ -49,7 +49,7 @@ class State:
 
     def to_json(self) -> bytes:
         """The content of the file."""
-        fields = {"version": VERSION, **dataclasses.asdict(self)}
+        fields = {"version": VERSION, **vars(self)}
         return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()
 
 

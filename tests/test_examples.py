@@ -29,7 +29,7 @@ VERDICTS = {
 }
 
 #: Those that train for minutes on two cores.
-SLOW = ("deep_cnn", "encoder_decoder")
+SLOW = ("deep_cnn", "encoder_decoder", "rnn_time_series", "transfer_learning")
 
 
 def run(name: str, log_dir: Path) -> str:

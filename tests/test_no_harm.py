@@ -175,10 +175,15 @@ def check_same(plain: Run, monitored: Run) -> None:
     assert plain.logs == monitored.logs
 
 
+# What takes XLA longest to compile.
+XLA = pytest.param("xla", marks=pytest.mark.soak)
+SLOW = [(build, "xla") for build in (recurrent, attentive, "sgd", "momentum", "adamw", "rmsprop")]
+
+
 @pytest.mark.parametrize(
     ("build", "mode"),
     [
-        (build, mode)
+        pytest.param(build, mode, marks=[pytest.mark.soak] * ((build, mode) in SLOW))
         for build in (dense, convolutional, recurrent, attentive)
         for mode in ("graph", "xla", "eager")
         if mode != "eager" or build is dense
@@ -227,7 +232,12 @@ def test_a_model_that_cannot_be_probed_is_warned_about_and_not_changed() -> None
 
 @pytest.mark.parametrize(
     ("optimizer", "mode"),
-    [(name, mode) for name in OPTIMIZERS if name != "adam" for mode in ("graph", "xla")],
+    [
+        pytest.param(name, mode, marks=[pytest.mark.soak] * ((name, mode) in SLOW))
+        for name in OPTIMIZERS
+        if name != "adam"
+        for mode in ("graph", "xla")
+    ],
 )
 def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
     plain = run(small, optimizer, mode)
@@ -237,7 +247,7 @@ def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", ["graph", "xla", "eager"])
+@pytest.mark.parametrize("mode", ["graph", XLA, "eager"])
 def test_every_cadence_is_bit_identical(mode: str, tmp_path: Path) -> None:
     # 144 = 4 * 32 + 16: the last batch of each epoch is partial, and is traced anew.
     plain = run(small, "adam", mode, samples=144)

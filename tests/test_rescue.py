@@ -16,6 +16,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_vanish import GradientMonitor, rescue
+from keras_vanish.capture.guard import Guard
 from keras_vanish.interventions import (
     AdaptiveClipping,
     Intervention,
@@ -166,6 +167,28 @@ def test_limits_of_each_policy_reach_the_graph() -> None:
     fit(model, monitor, steps=3)
     reading = monitor.history[-1].reading
     assert reading.global_norm_after_clipping == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_bound_without_history_follows_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[float] = []
+    limit = Guard.limit
+
+    def watched(guard: Guard, fires_above: float, clips_to: float, reach: float) -> None:
+        bounds.append(reach)
+        limit(guard, fires_above, clips_to, reach)
+
+    norms: list[float] = []
+    model = net(keras.optimizers.SGD(0.1))
+
+    def note(step: int, logs: Any) -> None:
+        norms.append(float(tf.linalg.global_norm([v.value for v in model.trainable_variables])))
+
+    monkeypatch.setattr(Guard, "limit", watched)
+    monitor = GradientMonitor(None, update_freq=1, auto_clip=True)
+    note(0, None)
+    fit(model, monitor, keras.callbacks.LambdaCallback(on_train_batch_end=note), steps=5)
+    assert len(set(bounds)) == len(bounds) == 6
+    np.testing.assert_allclose(bounds, np.array(norms) * ZScoreClipping().reach, rtol=1e-6)
 
 
 @pytest.mark.smoke

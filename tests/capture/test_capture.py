@@ -25,6 +25,8 @@ L = keras.layers
 Array = npt.NDArray[Any]
 
 MODES = ("eager", "graph", "xla")
+#: Where another test compiles the same with XLA, which takes it long.
+XLA = pytest.param("xla", marks=pytest.mark.soak)
 
 
 @functools.cache
@@ -171,16 +173,25 @@ def embedded() -> Any:
     )
 
 
+SLOW = [(convolutional, "xla"), (embedded, "xla")]
+
+
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("build", [mlp, convolutional, recurrent, embedded])
+@pytest.mark.parametrize(
+    ("build", "mode"),
+    [
+        pytest.param(build, mode, marks=[pytest.mark.soak] * ((build, mode) in SLOW))
+        for build in (mlp, convolutional, recurrent, embedded)
+        for mode in MODES
+    ],
+)
 def test_readings_equal_gradient_tape(build: Callable[[], Any], mode: str) -> None:
     model = compiled(build(), mode, keras.optimizers.Adam(0.01))
     x, y = data()
     check_reading(*(lambda r, g, b: (r, model, g, b))(*first_step(model, x, y)))
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["graph", XLA])
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -219,7 +230,7 @@ def test_later_steps_are_right_too() -> None:
         check_reading(diagnosis.reading, model, gradients, snapshots[step])
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["graph", XLA])
 def test_clipping_shows_before_and_after(mode: str) -> None:
     model = compiled(mlp(), mode, keras.optimizers.SGD(0.1, global_clipnorm=0.05))
     reading, gradients, _ = first_step(model, *data())
@@ -268,7 +279,7 @@ def test_a_step_that_the_loss_scaler_skips_is_no_explosion() -> None:
     assert {d.reading.model.nonfinite_count for d in monitor.history} == {0.0}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph", XLA])
 def test_a_frozen_layer_is_absent(mode: str) -> None:
     model = mlp()
     model.layers[0].trainable = False
@@ -305,7 +316,7 @@ class HeadFirst(keras.Model):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph", XLA])
 @pytest.mark.parametrize("builds", [False, True])
 def test_layers_stand_in_the_order_in_which_data_flow(builds: bool, mode: str) -> None:
     keras.utils.set_random_seed(0)
@@ -320,7 +331,7 @@ def test_layers_stand_in_the_order_in_which_data_flow(builds: bool, mode: str) -
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.filterwarnings("ignore:.*does not have a `build\\(\\)` method")
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph", XLA])
 def test_without_a_gradient_a_layer_is_nan(mode: str) -> None:
     keras.utils.set_random_seed(0)
     monitor = GradientMonitor(None, update_freq=1)

@@ -471,11 +471,12 @@ def _refused(planned: Intervention, why: str) -> Intervention:
 def _global_norm(variables: Sequence[Any]) -> Callable[[], Any]:
     """The norm of all variables, compiled: eagerly it takes longer than a small model's step."""
 
-    @tf.function(autograph=False)
     def norm() -> Any:
         return tf.linalg.global_norm([tf.cast(v.value, tf.float32) for v in variables])
 
-    return norm if variables else lambda: 0.0
+    if not variables:
+        return lambda: 0.0
+    return tf.function(norm, autograph=False)
 
 
 def _build(model: Any, batch: Any) -> None:

@@ -476,7 +476,8 @@ def _global_norm(variables: Sequence[Any]) -> Callable[[], Any]:
 
     if not variables:
         return lambda: 0.0
-    return tf.function(norm, autograph=False)
+    # Traced here: TensorFlow warns of a function that many short fits trace anew.
+    return tf.function(norm, autograph=False).get_concrete_function()
 
 
 def _build(model: Any, batch: Any) -> None:

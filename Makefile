@@ -35,7 +35,7 @@ test: $(test_env) ## Run the tests
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal
 
 smoke: $(smoke_env) ## Run a few tests on the oldest supported releases
-	.venv-oldest/bin/python -m pytest --numprocesses auto --dist worksteal -m smoke
+	.venv-oldest/bin/python -m pytest --numprocesses auto --dist worksteal -m "smoke and not soak"
 
 soak: $(test_env) ## Run the tests that take minutes: many crashes, long runs, large models
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -m soak

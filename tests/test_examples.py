@@ -88,7 +88,9 @@ def test_an_example_learns_and_is_healthy(name: str, tmp_path: Path) -> None:
     assert all(percent >= 80 for percent in accuracies(printed)[-1:])
 
 
-@pytest.mark.parametrize("name", ["deep_sigmoid_rescued", "nan_rescued"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("deep_sigmoid_rescued", marks=pytest.mark.soak), "nan_rescued"]
+)
 def test_a_flag_rescues_a_run(name: str, tmp_path: Path) -> None:
     log_dir = tmp_path / "logs"
     printed = run(name, log_dir)

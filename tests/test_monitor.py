@@ -165,7 +165,7 @@ def test_the_last_call_of_an_epoch_may_run_fewer(
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", ["graph", "xla", "eager"])
+@pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.soak), "eager"])
 def test_with_accumulation_steps_are_real_updates_and_gradients_their_mean(mode: str) -> None:
     optimizer = keras.optimizers.SGD(0.05, gradient_accumulation_steps=4)
     model = compiled(optimizer=optimizer, run_eagerly=mode == "eager", jit_compile=mode == "xla")

@@ -213,7 +213,7 @@ def test_reordered_products_are_bit_identical(flags: bool) -> None:
         check_same(plain, run(normalised, "momentum_only", "graph", monitor))
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["graph", XLA])
 def test_the_probe_now_and_then_is_bit_identical(mode: str) -> None:
     plain = run(dense, "adamw", mode)
     monitor = GradientMonitor(None, update_freq=3)

@@ -93,13 +93,12 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
-#: The cases that are run on the oldest supported pair, too.
-SMOKE = {"adam", "loss scale", "xla"}
+SMOKE, SOAK = pytest.mark.smoke, pytest.mark.soak
+MARKS = {"adam": SMOKE, "loss scale": SMOKE, "xla": SMOKE, "xla momentum": SOAK}
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=pytest.mark.smoke if c in SMOKE else ()) for c in sorted(CASES)],
+    "case", [pytest.param(case, marks=MARKS.get(case, ())) for case in sorted(CASES)]
 )
 def test_a_calm_run_ends_bit_for_bit_as_without(case: str) -> None:
     optimizer, options = CASES[case]
@@ -119,7 +118,10 @@ def test_a_calm_run_ends_bit_for_bit_as_without(case: str) -> None:
     assert "compute_loss" not in vars(watched)
 
 
-@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.smoke), True])
+@pytest.mark.parametrize(
+    "jit_compile",
+    [pytest.param(False, marks=SMOKE), pytest.param(True, marks=SOAK)],
+)
 def test_nan_in_one_batch_is_skipped(jit_compile: bool) -> None:
     x = X.copy()
     x[32 * 11 + 3] = np.nan
@@ -253,7 +255,11 @@ def test_the_last_good_state_is_written_to_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [pytest.param({}, marks=pytest.mark.smoke), {"jit_compile": True}, {"steps_per_execution": 4}],
+    [
+        pytest.param({}, marks=SMOKE),
+        pytest.param({"jit_compile": True}, marks=SOAK),
+        {"steps_per_execution": 4},
+    ],
 )
 def test_a_deep_sigmoid_network_begins_to_learn(options: dict[str, Any]) -> None:
     model = net(keras.optimizers.Adam(0.01), 8, "sigmoid", "glorot_uniform", **options)

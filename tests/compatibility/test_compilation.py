@@ -291,6 +291,7 @@ def test_float8_scales_are_overwritten_and_not_read(mode: str, twice: Any, digit
     check_first(pair.monitor.history[0].reading.layers, first_norms(mlp(), x[:8], y[:8]), rtol=0.1)
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_a_quantised_layer_trains_what_is_left_of_it(twice: Any, digits: Any) -> None:
     x, y = digits(32)

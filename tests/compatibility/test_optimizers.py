@@ -112,7 +112,7 @@ LAYERS = {
     [
         {"steps_per_execution": 3},
         {"run_eagerly": True},
-        {"jit_compile": True, "critic_steps": 2},
+        pytest.param({"jit_compile": True, "critic_steps": 2}, marks=pytest.mark.soak),
     ],
 )
 def test_both_optimizers_of_a_gan_are_read_and_nothing_is_changed(

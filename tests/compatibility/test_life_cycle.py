@@ -465,7 +465,7 @@ def killed_runs(folder: Path, times: int) -> None:
 
 
 def test_processes_killed_at_random_moments(tmp_path: Path) -> None:
-    killed_runs(tmp_path, 3)
+    killed_runs(tmp_path, 2)
 
 
 @pytest.mark.soak

@@ -444,8 +444,9 @@ def _combined(
     column = dict(zip(COLUMNS, table.T))
     known = column["nan_count"] == column["nan_count"]
     sizes = np.where(known, column["size"], 0.0)
-    seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
-    unknown, unseen = ~known, seen <= 0
+    with np.errstate(invalid="ignore"):  # An event file may hold infinite counts.
+        seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
+    unknown, unseen = ~known, ~(seen > 0)
     lengths = np.diff(starts, append=len(table))
 
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -117,6 +117,14 @@ def test_all_missing_is_nan_and_not_zero(count: int) -> None:
     assert all(math.isnan(values[name]) for name in COLUMNS if name != "size")
 
 
+def test_infinite_counts_of_a_file_are_no_warning() -> None:
+    table = np.zeros([2, len(COLUMNS)])
+    table[:, COLUMNS.index("size")] = table[:, COLUMNS.index("inf_count")] = math.inf
+    reading = Reading(0, 0.0, ("a", "b"), (1, 1), table)
+    assert reading.model.inf_count == math.inf
+    assert math.isnan(reading.model.gradient_rms)
+
+
 def test_a_layer_with_a_part_missing_counts_for_what_it_has() -> None:
     a = statistics_of(np.array([1.0, 0.0]), np.ones(2), np.ones(2))
     b = statistics_of(np.array([4.0, 3.0, 3.0]), np.ones(3) * 7, np.ones(3))

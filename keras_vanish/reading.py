@@ -430,7 +430,7 @@ _COUNTED[ZERO_BIN, 1] = 1
 _COUNTED[:FLOAT16_FIRST_BIN, 2] = 1
 _COUNTED[:BFLOAT16_FIRST_BIN, 3] = 1
 
-
+# The start of the one run that is all rows.
 _ALL = np.zeros(1, np.int64)
 
 
@@ -442,14 +442,15 @@ def _combined(
     As few calls of NumPy as will do: each costs more than the numbers in it.
     """
     column = dict(zip(COLUMNS, table.T))
-    known = column["nan_count"] == column["nan_count"]
-    sizes = np.where(known, column["size"], 0.0)
-    with np.errstate(invalid="ignore"):  # An event file may hold infinite counts.
-        seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
-    unknown, unseen = ~known, ~(seen > 0)
     lengths = np.diff(starts, append=len(table))
 
+    # An event file may hold anything, infinite counts too.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        known = column["nan_count"] == column["nan_count"]
+        sizes = np.where(known, column["size"], 0.0)
+        seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
+        unknown, unseen = ~known, ~(seen > 0)
+
         # All sums at once, and all roots of weighted sums of squares.
         terms = np.empty([len(table), 9])
         terms[:, 0], terms[:, 1], terms[:, 2] = column["size"], sizes, seen

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from keras_vanish.capture.columns import BINS, ZERO_BIN
 
@@ -407,6 +408,10 @@ def counts_by_exponent(x: tf.Tensor) -> tf.Tensor:
 
 
 def _counted(bins: tf.Tensor, size: int) -> tf.Tensor:
+    if is_op_determinism_enabled():
+        # With it, a GPU refuses to run the operation below, and training would end. This one is
+        # several times slower.
+        return tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, size)
     return tf.raw_ops.DenseBincount(
         input=bins, size=size, weights=tf.zeros([0], tf.int32), binary_output=False
     )

@@ -25,6 +25,9 @@ L = keras.layers
 Array = npt.NDArray[Any]
 
 MODES = ("eager", "graph", "xla")
+
+#: A GPU may multiply in fewer bits, in another order in each computation.
+RTOL = 1e-4
 #: Where another test compiles the same with XLA, which takes it long.
 XLA = pytest.param("xla", marks=pytest.mark.soak)
 
@@ -66,7 +69,7 @@ def joined(arrays: list[Array], indices: list[int]) -> Array:
 
 
 def check_statistics(
-    got: Statistics, gradient: Array, before: Array, after: Array, rtol: float = 2e-5
+    got: Statistics, gradient: Array, before: Array, after: Array, rtol: float = RTOL
 ) -> None:
     expected = {
         "size": float(gradient.size),
@@ -94,7 +97,7 @@ def check_reading(
     model: Any,
     gradients: list[Array],
     before: list[Array],
-    rtol: float = 2e-5,
+    rtol: float = RTOL,
 ) -> None:
     after = weights_of(model)
     places = {id(v): i for i, v in enumerate(model.trainable_variables)}

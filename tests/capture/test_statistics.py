@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tensorflow.python.framework.config import disable_op_determinism
 
 from keras_vanish.capture import statistics
 from keras_vanish.capture.columns import BINS, MOMENTS, ZERO_BIN
@@ -206,6 +207,24 @@ def test_subnormal_numbers_are_told_from_zeros(mode: str, value: float) -> None:
         if dtype == tf.float32:
             assert row[0] == math.prod(shape)
             assert row[ZERO_BIN] == 0
+
+
+@pytest.fixture
+def op_determinism() -> Iterator[None]:
+    tf.config.experimental.enable_op_determinism()
+    yield
+    disable_op_determinism()
+
+
+@pytest.mark.smoke
+@pytest.mark.usefixtures("op_determinism")
+@pytest.mark.parametrize("xla", [False, True])
+def test_with_op_determinism_counts_need_nothing_that_a_gpu_refuses(xla: bool) -> None:
+    x = tf.constant([0.0, 1e-45, 1e-3, -1e-3, 1.0, math.inf, math.nan])
+    count = tf.function(statistics.counts_by_exponent, jit_compile=xla)
+    np.testing.assert_array_equal(count(x), reference_histogram(x.numpy()))
+    operations = count.get_concrete_function(x).graph.get_operations()
+    assert not [op.name for op in operations if "Bincount" in op.type]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 from keras_vanish import GradientMonitor
 from keras_vanish.reading import LayerReading
@@ -58,6 +59,13 @@ def fitting(x: Any, y: Any, **options: Any) -> Callable[..., Any]:
     return lambda model, callbacks: model.fit(x, y, callbacks=callbacks, **options)
 
 
+@pytest.fixture
+def op_determinism() -> Iterator[None]:
+    tf.config.experimental.enable_op_determinism()
+    yield
+    disable_op_determinism()
+
+
 def steps(monitor: GradientMonitor) -> list[int]:
     return [diagnosis.step for diagnosis in monitor.history]
 
@@ -91,6 +99,11 @@ CADENCES: dict[int | str, list[int]] = {
     5: list(range(0, 80, 5)),
     10: list(range(0, 80, 10)),
 }
+
+
+@pytest.mark.usefixtures("op_determinism")
+def test_op_determinism(twice: Any, digits: Any) -> None:
+    assert len(twice(mlp(), fitting(*digits())).monitor.history) == 8
 
 
 # Keras 3.4 says so of an epoch that ends within an execution, with a monitor or without.

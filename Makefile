@@ -65,13 +65,15 @@ clean: ## Remove the environments and what the tools leave
 .venv-oldest/constraints.txt: setup.cfg .venv-oldest/python
 	@sed -nE 's/^ +([a-z0-9-]+)>=([0-9.]+)$$/\1==\2.*/p' setup.cfg > $@
 
+# Python compiles what it imports, which is a small part of TensorFlow; pip would compile all of it,
+# and take twice as long.
 .venv/with-%: setup.cfg pyproject.toml .venv/python
 	@echo "Installing keras-vanish[$*] into .venv; the first time takes minutes"
-	@.venv/bin/python -m pip install --quiet --editable ".[$*]"
+	@.venv/bin/python -m pip install --quiet --no-compile --editable ".[$*]"
 	@touch $@
 
 .venv-oldest/with-%: setup.cfg pyproject.toml .venv-oldest/constraints.txt
 	@echo "Installing keras-vanish[$*] on the oldest releases into .venv-oldest"
-	@.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt \
-		--editable ".[$*]"
+	@.venv-oldest/bin/python -m pip install --quiet --no-compile \
+		--constraint .venv-oldest/constraints.txt --editable ".[$*]"
 	@touch $@

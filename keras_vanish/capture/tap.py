@@ -94,7 +94,12 @@ def _apply_and_record(
             untapped(grads)  # Which says what is wrong.
             return
         # Gradient accumulators are there only afterwards.
+        made = len(optimizer.variables)
         build(optimizer, trainable_variables)
+        if len(optimizer.variables) > made and not tf.executing_eagerly():
+            # A `tf.function` that has made variables is traced anew, and this trace thrown away.
+            untapped(grads, trainable_variables)
+            return
     variables = list(trainable_variables or optimizer._trainable_variables)
     places, trained, missing = readable(grads, variables)
     recorder = recorder_for(trained, missing) if places else None

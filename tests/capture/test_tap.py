@@ -360,6 +360,23 @@ def test_variables_of_an_optimizer_that_is_built_need_not_be_given() -> None:
     assert column(row, "rms") == pytest.approx(rms(GRADIENT))
 
 
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.SGD])
+def test_a_trace_that_is_thrown_away_is_not_tapped(make: Callable[..., Any], mode: str) -> None:
+    """Adam makes slots in its first trace, SGD none."""
+    tapped = Tapped(make(RATE), mode)
+    found, asked = tapped._recorder_for, []
+
+    def recorder_for(variables: list[Any], missing: list[Any]) -> Recorder:
+        asked.append(variables)
+        return found(variables, missing)
+
+    tapped._recorder_for = recorder_for  # type: ignore[method-assign]
+    for calls in (1, 2):
+        assert len(tapped(GRADIENT, np.ones(4, np.float32))) == calls
+    assert len(asked) == 1
+
+
 @pytest.mark.smoke
 def test_iterations_count_calls_in_every_release() -> None:
     tapped = Tapped(keras.optimizers.SGD(RATE, gradient_accumulation_steps=2), "eager")

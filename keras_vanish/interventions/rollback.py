@@ -20,8 +20,14 @@ _STALLED = 40
 #: What the learning rate is multiplied by, at least.
 LOWEST = 1e-6
 
+#: For how many steps gradients must explode and the loss lie above its first level.
+_WORSE = 50
+
 #: The loss is near its best where it lies above it by no more than this share of its progress.
 _NEAR = 0.25
+
+#: The same, where units are dead.
+_NEAR_DEAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class RollbackState:
             back; NaN before one.
         born: What was wrong with the units at the first reading; None before it.
         looks: How many looks there were.
+        worse: For how many steps gradients have exploded, with the loss above its first level.
     """
 
     trend: LossTrend = field(default_factory=LossTrend)
@@ -75,6 +82,7 @@ class RollbackState:
     ratio: float = math.nan
     born: str | None = None
     looks: int = 0
+    worse: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ class Rollback:
       skipped and no more;
     - where units died or were saturated by training, and little is learned;
     - where the loss diverges: it stays at twice its first level, or loses more than half of
-      what it had won.
+      what it had won;
+    - where gradients explode and the loss stays above its first level.
 
     Where no finite loss follows a restoring, the data are to blame rather than the state: four
     times as many steps must be bad before the next.
@@ -193,6 +202,7 @@ class Rollback:
             kept=0,
             skipped=0,
             stalled=0,
+            worse=0,
         )
         return state, Decision(restore=True, factor=factor, intervention=intervention)
 
@@ -203,9 +213,10 @@ def _seen(state: RollbackState, look: Look) -> RollbackState:
     skipped = state.skipped
     for norm in log.norms:
         skipped = 0 if math.isfinite(norm) else skipped + 1
+    trend = state.trend.after(log.losses)
     return replace(
         state,
-        trend=state.trend.after(log.losses),
+        trend=trend,
         since=state.since + steps,
         barren=0 if finite else state.barren,
         step=look.step,
@@ -213,6 +224,7 @@ def _seen(state: RollbackState, look: Look) -> RollbackState:
         skipped=skipped,
         stalled=state.stalled + steps if log.stalled else 0,
         looks=state.looks + 1,
+        worse=state.worse + steps if look.verdict == "exploding" and _high(trend) else 0,
         born=look.lost if state.born is None and look.diagnosis is not None else state.born,
     )
 
@@ -256,6 +268,11 @@ def _trouble(state: RollbackState, look: Look) -> str:
             f"the loss diverges: it is {trend.recent:.3g}, after {trend.best:.3g} at best and "
             f"{trend.first:.3g} at first"
         )
+    if state.worse >= _WORSE:
+        return (
+            f"gradients have exploded for {state.worse} steps, and the loss is "
+            f"{trend.recent:.3g}, after {trend.first:.3g} at first"
+        )
     return ""
 
 
@@ -263,11 +280,17 @@ def _ruined(state: RollbackState, look: Look) -> bool:
     """Whether units died or were saturated by training, and the loss is bad."""
     if not look.lost or look.lost == state.born or look.verdict != "vanishing":
         return False
-    return not state.trend.fallen > _NEAR or _far(state.trend)
+    # Through dead units nothing can be learned any more, so less must have been lost.
+    share = _NEAR_DEAD if look.lost == "dead" else _NEAR
+    return not state.trend.fallen > _NEAR or _far(state.trend, share)
 
 
-def _far(trend: LossTrend) -> bool:
-    return trend.recent > trend.best + _NEAR * abs(trend.first - trend.best)
+def _far(trend: LossTrend, share: float = _NEAR) -> bool:
+    return trend.recent > trend.best + share * abs(trend.first - trend.best)
+
+
+def _high(trend: LossTrend) -> bool:
+    return trend.recent > trend.first + _NEAR * abs(trend.first)
 
 
 def _good(state: RollbackState, look: Look) -> bool:
@@ -275,6 +298,8 @@ def _good(state: RollbackState, look: Look) -> bool:
     if look.diagnosis is None or look.thrown or (look.lost and look.lost != state.born):
         return False
     if "nonfinite" in (look.verdict, look.diagnosis.verdict):
+        return False
+    if look.verdict == "exploding" and _high(trend):
         return False
     if log.stalled or log.skipped or not all(map(math.isfinite, (*log.losses, *log.norms))):
         return False

@@ -152,6 +152,43 @@ def test_flat_units_do_not_matter_where_much_was_learned(
     assert restored(last([*learned, make_look(losses=[1.8] * 50, probed=flat)]))
 
 
+def test_of_dead_units_less_must_have_been_lost(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    learned = [make_look(losses=CALM), make_look(losses=[1.0] * 50)]
+    flat = make_probed(saturated_fraction=1.0)
+    # Behind the second layer nothing gets through.
+    dead = make_probed([0.0, 0.0, 1.0], dead_fraction=[0.0, 1.0, 0.0])
+    for probed, loss, back in ((dead, 1.15, True), (dead, 1.05, False), (flat, 1.15, False)):
+        look = make_look(losses=[loss] * 50, probed=probed)
+        assert look.lost
+        assert last([*learned, look]).restore == back
+
+
+def test_an_explosion_that_keeps_the_loss_high_takes_it_back(make_look: MakeLook) -> None:
+    calm = make_look(losses=CALM)
+    exploding = make_look(losses=[3.0] * 30, verdict="exploding")
+    _, found = run([calm, exploding, exploding])
+    assert [decision.restore for decision in found] == [False, False, True]
+    assert restored(found[-1]) == (
+        "gradients have exploded for 60 steps, and the loss is 3, after 2 at first"
+    )
+    assert not restored(last([calm, *[make_look(losses=[3.0] * 30)] * 2]))
+    low = make_look(losses=[2.4] * 30, verdict="exploding")
+    assert not restored(last([calm, low, low]))
+    # Calm in between.
+    assert not restored(last([calm, exploding, make_look(losses=[3.0]), exploding]))
+
+
+@pytest.mark.parametrize(("loss", "kept"), [(3.0, False), (2.0, True)])
+def test_where_gradients_explode_a_high_loss_is_not_good(
+    make_look: MakeLook, loss: float, kept: bool
+) -> None:
+    calm = [make_look(losses=CALM), make_look(losses=[2.0] * 80)]
+    decision = last([*calm, make_look(losses=[loss] * 20, verdict="exploding")])
+    assert decision == Decision(keep=kept)
+
+
 def test_updates_that_are_certainly_too_large_take_it_back(make_look: MakeLook) -> None:
     calm = make_look(losses=CALM)
     assert restored(last([calm, make_look(ratio=4.5)])).startswith("one update was 4.5 times")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -128,3 +128,25 @@ sys.meta_path.insert(0, Missing())
 def without() -> Callable[[str], str]:
     """The beginning of a program in which a module cannot be imported: `without("numpy")`."""
     return lambda module: _WITHOUT.format(module=module)
+
+
+# Many tests need no TensorFlow, and start faster without.
+
+
+@pytest.fixture
+def op_determinism() -> Iterator[None]:
+    """TensorFlow's op determinism, for one test."""
+    from tensorflow.python.framework import config
+
+    config.enable_op_determinism()
+    yield
+    config.disable_op_determinism()
+
+
+@pytest.fixture
+def cpu() -> Iterator[None]:
+    """Runs a test that asks for the last bits on a CPU: a GPU rounds them otherwise."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        yield

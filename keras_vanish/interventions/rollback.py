@@ -20,7 +20,7 @@ _STALLED = 40
 #: What the learning rate is multiplied by, at least.
 LOWEST = 1e-6
 
-#: For how many steps gradients must explode and the loss lie above its first level.
+#: For how many steps gradients must explode and the loss lie well above its first level.
 _WORSE = 50
 
 #: The loss is near its best where it lies above it by no more than this share of its progress.
@@ -67,7 +67,7 @@ class RollbackState:
             back; NaN before one.
         born: What was wrong with the units at the first reading; None before it.
         looks: How many looks there were.
-        worse: For how many steps gradients have exploded, with the loss above its first level.
+        worse: For how many steps gradients have exploded, with the loss well above its first level.
     """
 
     trend: LossTrend = field(default_factory=LossTrend)
@@ -99,7 +99,7 @@ class Rollback:
     - where units died or were saturated by training, and little is learned;
     - where the loss diverges: it stays at twice its first level, or loses more than half of
       what it had won;
-    - where gradients explode and the loss stays above its first level.
+    - where gradients explode and the loss stays a quarter above its first level.
 
     Where no finite loss follows a restoring, the data are to blame rather than the state: four
     times as many steps must be bad before the next.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tensorflow.python.framework.config import disable_op_determinism
 
 from keras_vanish.capture import statistics
 from keras_vanish.capture.columns import BINS, MOMENTS, ZERO_BIN
@@ -207,13 +206,6 @@ def test_subnormal_numbers_are_told_from_zeros(mode: str, value: float) -> None:
         if dtype == tf.float32:
             assert row[0] == math.prod(shape)
             assert row[ZERO_BIN] == 0
-
-
-@pytest.fixture
-def op_determinism() -> Iterator[None]:
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
 
 
 @pytest.mark.smoke

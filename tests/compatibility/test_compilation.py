@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism
 
 from keras_vanish import GradientMonitor
 from keras_vanish.reading import LayerReading
@@ -57,13 +56,6 @@ def mlp(
 def fitting(x: Any, y: Any, **options: Any) -> Callable[..., Any]:
     options = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
     return lambda model, callbacks: model.fit(x, y, callbacks=callbacks, **options)
-
-
-@pytest.fixture
-def op_determinism() -> Iterator[None]:
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
 
 
 def steps(monitor: GradientMonitor) -> list[int]:

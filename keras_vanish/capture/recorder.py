@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_vanish.capture import sparse, statistics
 from keras_vanish.capture.columns import BINS, FLOATS
-from keras_vanish.capture.variables import unmanaged
+from keras_vanish.capture.variables import unmanaged, value_of
 
 #: An update number that no run reaches: nothing is recorded until the host says so.
 NEVER = np.iinfo(np.int64).max
@@ -77,7 +77,10 @@ class Recorder:
         self.always = always
         self._dtypes = list(dtypes)
         self._packings: dict[tuple[int, ...], tuple[statistics.Packing, statistics.Packing]] = {}
-        self._updates = statistics.Packing(self.shapes, dtypes, statistics.update_stride)
+        self._largest = statistics.largest_packed_size(xla)
+        self._updates = statistics.Packing(
+            self.shapes, dtypes, statistics.update_stride, self._largest
+        )
         half = len(self.shapes) * (len(FLOATS) - 1 + BINS)
         with tf.init_scope():
             self._due_at = unmanaged(first, tf.int64, [])
@@ -124,7 +127,7 @@ class Recorder:
         columns = [
             moments,
             after_clipping[:, tf.newaxis],
-            self._updates.unpack(weight_rms)[:, tf.newaxis],
+            self._updates.unpack([weight_rms])[:, tf.newaxis],
             counts,
         ]
         self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
@@ -188,7 +191,7 @@ class Recorder:
             shapes = [self.shapes[i] for i in which]
             dtypes = [self._dtypes[i] for i in which]
             self._packings[key] = (
-                statistics.Packing(shapes, dtypes),
+                statistics.Packing(shapes, dtypes, largest=self._largest),
                 statistics.Packing(shapes, dtypes, statistics.histogram_stride),
             )
         return self._packings[key]
@@ -226,7 +229,7 @@ class Recorder:
         written = self._written.assign_add(1)
         numbers = tf.stack([written, update])
         head = tf.cast(tf.reshape([numbers // _HALF, numbers % _HALF], [-1]), tf.float32)
-        row = tf.concat([head, self._half, packing.unpack(rms)], 0)
+        row = tf.concat([head, self._half, packing.unpack([rms])], 0)
         slot = (written - 1) % self.slots
         self._buffer.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
         self._due_at.assign(update + self._every if self._every < NEVER else NEVER)
@@ -237,7 +240,7 @@ class Recorder:
 
     def due_at(self) -> int:
         """The number of the next update that is going to be recorded."""
-        return int(self._due_at.numpy())
+        return int(value_of(self._due_at))
 
     def read(self, seen: int) -> tuple[int, list[Row]]:
         """Reads what has been written; waits for the device.
@@ -249,8 +252,8 @@ class Recorder:
             How many have been written by now, and those since, oldest first; at most
             `slots`: what is older has been written over.
         """
-        buffer = self._buffer.numpy()
-        probed = None if self._probed is None else self._probed.numpy()
+        buffer = value_of(self._buffer)
+        probed = None if self._probed is None else value_of(self._probed)
         numbers = buffer[:, :_HEAD].astype(np.int64)
         serials, updates = (numbers[:, :2] * _HALF + numbers[:, 2:]).T
         rows = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture.variables import unmanaged
+from keras_vanish.capture.variables import unmanaged, value_of
 
 #: How many steps are remembered from one look of the host to the next.
 REMEMBERED = 1024
@@ -45,7 +45,7 @@ class Ring:
             How many have been written by now, and those since, oldest first, as a float32
             array of shape `[new rows, width]`; at most as many as are kept.
         """
-        written = int(self._written.numpy())
+        written = int(value_of(self._written))
         new = min(written - seen, self._rows)
         slots = np.arange(written - new, written) % self._rows
-        return written, self._buffer.numpy()[slots]
+        return written, value_of(self._buffer)[slots]

@@ -13,6 +13,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ _SMALLEST_EXACT_MEAN_SQUARE = 1e-30
 
 # Packing copies. Above this size the copy costs more than the operations it saves.
 _LARGEST_PACKED_SIZE = 1 << 16
+
+# The same where operations are cheap, as they are on a CPU without XLA.
+_LARGEST_PACKED_SIZE_ON_CPU = 1 << 12
 
 # A packed matrix is a copy, which takes memory for the time of the step.
 _LARGEST_GROUP_SIZE = 1 << 20
@@ -75,6 +79,13 @@ def histogram_stride(shape: Sequence[int]) -> int:
 def update_stride(shape: Sequence[int]) -> int:
     """The distance between the entries on which weights and updates are measured."""
     return _stride(shape, _UPDATE_SAMPLE)
+
+
+def largest_packed_size(xla: bool) -> int:
+    """The size of a tensor above which it costs less to reduce it by itself than to pack it."""
+    if xla or tf.config.list_logical_devices("GPU"):
+        return _LARGEST_PACKED_SIZE
+    return _LARGEST_PACKED_SIZE_ON_CPU
 
 
 def computing_dtype(dtype: tf.DType) -> tf.DType:
@@ -145,6 +156,10 @@ class Packing:
         shapes: Fully known shapes of the tensors, in order.
         dtypes: Their dtypes, in the same order.
         stride: The distance between the entries to take of a tensor of a given shape.
+        largest: A tensor of which more entries are taken is a group of its own.
+
+    Attributes:
+        groups: Those with several members come first.
     """
 
     def __init__(
@@ -152,6 +167,7 @@ class Packing:
         shapes: Sequence[Sequence[int]],
         dtypes: Sequence[tf.DType],
         stride: Callable[[Sequence[int]], int] = every_entry,
+        largest: int = _LARGEST_PACKED_SIZE,
     ) -> None:
         self._sizes = [math.prod(shape) for shape in shapes]
         self._strides = [stride(shape) for shape in shapes]
@@ -159,7 +175,7 @@ class Packing:
         groups: list[list[int]] = []
         open_groups: dict[tf.DType, list[int]] = {}
         for i, (size, dtype) in enumerate(zip(taken, dtypes)):
-            if size > _LARGEST_PACKED_SIZE:
+            if size > largest:
                 groups.append([i])
                 continue
             group = open_groups.get(computing_dtype(dtype))
@@ -167,6 +183,7 @@ class Packing:
                 group = open_groups[computing_dtype(dtype)] = []
                 groups.append(group)
             group.append(i)
+        groups.sort(key=lambda group: len(group) == 1)
         self.groups = [
             Group(
                 members=tuple(group),
@@ -196,26 +213,23 @@ class Packing:
         return tf.reshape(joined, [len(group.owners), group.width])
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Rows of all groups, `[members, ...]` each, in the order of the tensors."""
+        """Rows of all groups, `[members, ...]` one after the other, in the order of the tensors."""
         joined = rows[0] if len(rows) == 1 else tf.concat(rows, 0)
         if np.array_equal(self._inverse, np.arange(len(self._inverse))):
             return joined
         return tf.gather(joined, self._inverse)
 
 
-def sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
+def _sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
     """`sum(x**2, axis=1)` with no temporary of the size of a large `x`.
 
-    On a CPU, XLA's compiler materialises the squares; dot products are twice as fast
-    there, and on one long row five times slower than `tf.nn.l2_loss` elsewhere.
+    On a CPU, XLA's compiler materialises the squares; dot products are twice as fast there.
     """
-    rows, entries = x.shape
-    if rows == 1 and not xla:
-        return (2 * tf.nn.l2_loss(x))[tf.newaxis]
     if not xla:
         return tf.square(tf.math.reduce_euclidean_norm(x, 1))
     if tf.config.list_logical_devices("GPU"):
         return tf.reduce_sum(tf.square(x), 1)
+    rows, entries = x.shape
     length = _divisor(entries, _LONGEST_DOT)
     parts = tf.reshape(x, [rows * (entries // length), 1, length])
     squares = tf.matmul(parts, parts, transpose_b=True)
@@ -293,26 +307,78 @@ def moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> 
         xla: Whether the graph is going to be compiled by XLA.
 
     Returns:
-        A float32 tensor of shape `[members, len(MOMENTS)]` a group. RMS, mean,
-        minimum and maximum are over the finite entries, and NaN if there is none.
+        Float32 tensors of shape `[members, len(MOMENTS)]`, one for some consecutive groups each.
+        RMS, mean, minimum and maximum are over the finite entries, and NaN if there is none.
     """
-    # Each by itself: the memory of a large gradient is free as soon as it is read.
-    return [_moments(group, x, xla) for group, x in zip(groups, packed)]
+    # The memory of a large gradient is free as soon as it is read: it waits for no other.
+    return [_moments(groups[batch], packed[batch], xla) for batch in _batches(groups)]
 
 
-def _moments(group: Group, x: tf.Tensor, xla: bool) -> tf.Tensor:
-    sizes = np.array(group.sizes, x.dtype.as_numpy_dtype)
-    square = group.sum(sum_of_squares(x, xla)) / sizes
-    mean = group.sum(tf.reduce_sum(x, 1)) / sizes
-    low, high = _extremes(group, x)
+def _batches(groups: Sequence[Group]) -> list[slice]:
+    """Consecutive groups of one dtype that have no more entries together than one may have."""
+    batches: list[slice] = []
+    size = 0
+    for i, group in enumerate(groups):
+        size += sum(group.sizes)
+        if batches and groups[i - 1].dtype == group.dtype and size <= _LARGEST_GROUP_SIZE:
+            batches[-1] = slice(batches[-1].start, i + 1)
+        else:
+            batches.append(slice(i, i + 1))
+            size = sum(group.sizes)
+    return batches
+
+
+def _moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
+    square = _mean_squares(groups, packed, xla)
+    sums = [group.sum(tf.reduce_sum(x, 1)) for group, x in zip(groups, packed)]
+    mean = _joined(sums) / _sizes(groups, packed[0].dtype)
+    low, high = map(_joined, zip(*map(_extremes, groups, packed)))
     none = tf.zeros_like(mean)
     # A sum of squares is finite only if every entry is. The careful formulas cost
     # several more passes over the gradients, and are needed on sick models only.
     return tf.cond(
         tf.reduce_all(exact(square, low, high)),
         lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none], 1), tf.float32),
-        lambda: _careful(group, x),
+        lambda: _careful(*_in_one(groups, packed)),
     )
+
+
+def _mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
+    # On one long row `l2_loss` is five times faster. Groups of one member come last.
+    alone = [x for x in packed if x.shape[0] == 1 and not xla]
+    sums = [
+        group.sum(_sum_of_squares(x, xla))
+        for group, x in zip(groups, packed[: len(packed) - len(alone)])
+    ]
+    if alone:
+        sums.append(2 * tf.stack([tf.nn.l2_loss(x) for x in alone]))
+    return _joined(sums) / _sizes(groups, packed[0].dtype)
+
+
+def _sizes(groups: Sequence[Group], dtype: tf.DType) -> npt.NDArray[Any]:
+    return np.array([size for group in groups for size in group.sizes], dtype.as_numpy_dtype)
+
+
+def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+
+
+def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group, tf.Tensor]:
+    """One group of all members, and its matrix."""
+    if len(groups) == 1:
+        return groups[0], packed[0]
+    together = Packing(
+        [(size,) for group in groups for size in group.sizes],
+        [groups[0].dtype] * sum(len(group.members) for group in groups),
+        largest=_LARGEST_GROUP_SIZE,
+    )
+    flat = [
+        tf.reshape(rows, [-1])[:size]
+        for group, x in zip(groups, packed)
+        for rows, size in zip(tf.split(x, group.lengths), group.sizes)
+    ]
+    (matrix,) = together.pack(flat)
+    return together.groups[0], matrix
 
 
 def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -339,36 +405,30 @@ def exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf
     return tf.logical_or(normal, zero)
 
 
-def root_mean_squares(
-    groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool
-) -> list[tf.Tensor]:
-    """The RMS of each member: a float32 tensor of shape `[members]` a group.
+def root_mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
+    """The RMS of the members of all groups, one after the other: float32 of shape `[members]`.
 
     For samples: it computes in float64, in which no square leaves the range. Unlike in
     `moments`, an entry that is not finite makes it NaN or Inf.
     """
-    rows = []
-    for group, x in zip(groups, packed):
-        squares = group.sum(sum_of_squares(tf.cast(x, tf.float64), xla))
-        rows.append(tf.cast(tf.sqrt(squares / np.array(group.sizes, np.float64)), tf.float32))
-    return rows
+    packed = [tf.cast(x, tf.float64) for x in packed]
+    return tf.cast(tf.sqrt(_mean_squares(groups, packed, xla)), tf.float32)
 
 
 def clipped_root_mean_squares(
     groups: Sequence[Group], packed: Sequence[tf.Tensor], unclipped: Sequence[tf.Tensor], xla: bool
 ) -> list[tf.Tensor]:
-    """The RMS of clipped gradients: a float32 tensor of shape `[members]` a group.
+    """The RMS of clipped gradients: float32 tensors of shape `[members]`, as `moments` has them.
 
     Args:
         groups: The groups of a packing.
         packed: The clipped gradients in it.
-        unclipped: Their RMS before clipping, float32 of shape `[members]` a group.
+        unclipped: Their RMS before clipping, in the same shapes.
         xla: Whether the graph is going to be compiled by XLA.
     """
     rows = []
-    for group, x, rms in zip(groups, packed, unclipped):
-        sizes = np.array(group.sizes, x.dtype.as_numpy_dtype)
-        square = group.sum(sum_of_squares(x, xla)) / sizes
+    for batch, rms in zip(_batches(groups), unclipped):
+        square = _mean_squares(groups[batch], packed[batch], xla)
         # What is too small to be squared is too small to be clipped.
         rows.append(tf.where(tiny(square), rms, tf.cast(tf.sqrt(square), tf.float32)))
     return rows

@@ -20,6 +20,9 @@ from keras_vanish.capture.columns import BINS, MOMENTS, ZERO_BIN
 
 MODES = ("eager", "graph", "xla")
 
+#: Also as a graph in which all but the smallest tensors are reduced by themselves.
+PACKED = (*MODES, "alone")
+
 #: Shapes that interleave, so that the packed order is not the given one; of every dtype.
 TENSORS = (
     ((3, 4), tf.float32),
@@ -76,13 +79,14 @@ def statistics_of(
     dtypes: Sequence[tf.DType],
     tensors: Sequence[tf.Tensor],
     xla: bool,
+    largest: int = 1 << 16,
 ) -> tuple[tf.Tensor, ...]:
-    packing = statistics.Packing(shapes, dtypes)
+    packing = statistics.Packing(shapes, dtypes, largest=largest)
     sampling = statistics.Packing(shapes, dtypes, statistics.histogram_stride)
     packed = packing.pack(tensors)
     return (
         packing.unpack(statistics.moments(packing.groups, packed, xla)),
-        packing.unpack(statistics.root_mean_squares(packing.groups, packed, xla)),
+        packing.unpack([statistics.root_mean_squares(packing.groups, packed, xla)]),
         statistics.exponent_histograms(sampling.groups, sampling.pack(tensors)),
     )
 
@@ -93,7 +97,8 @@ def rows_in(mode: str) -> Callable[[Sequence[Array]], tuple[Array, Array, Array]
     shapes, dtypes = zip(*TENSORS)
 
     def compute(tensors: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        return statistics_of(shapes, dtypes, tensors, mode == "xla")
+        largest = 5 if mode == "alone" else 1 << 16
+        return statistics_of(shapes, dtypes, tensors, mode == "xla", largest)
 
     compiled = in_mode(compute, mode)
     return lambda arrays: tuple(r.numpy() for r in compiled([tf.constant(a) for a in arrays]))
@@ -136,7 +141,7 @@ def check_moments(row: Array, x: Array, rtol: float = 1e-5) -> None:
         np.testing.assert_allclose(got, named[name], rtol=rtol, atol=slack + FLUSHED, err_msg=name)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PACKED)
 def test_nan_among_zeros_is_seen(mode: str) -> None:
     flat = np.zeros(77, np.float32)
     flat[0] = math.nan
@@ -145,7 +150,7 @@ def test_nan_among_zeros_is_seen(mode: str) -> None:
         check_moments(row, x)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PACKED)
 @settings(max_examples=25, deadline=None)
 @given(flat=values)
 def test_moments_equal_the_reference(mode: str, flat: Array) -> None:
@@ -157,7 +162,7 @@ def test_moments_equal_the_reference(mode: str, flat: Array) -> None:
         check_moments(row, x)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PACKED)
 @settings(max_examples=25, deadline=None)
 @given(flat=values)
 def test_root_mean_squares_equal_the_reference(mode: str, flat: Array) -> None:
@@ -188,7 +193,7 @@ def constant_rows(mode: str, value: float) -> tuple[Array, Array, Array]:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PACKED)
 def test_zeros_have_an_rms_of_zero_and_a_bin_of_their_own(mode: str) -> None:
     moments, rms, counts = constant_rows(mode, 0.0)
     assert not moments.any()
@@ -308,6 +313,46 @@ def test_small_tensors_of_one_dtype_are_packed_together() -> None:
     assert together.owners.tolist() == [0, 1, 1, 1, 2]
     assert together.entries.tolist() == [6, 128, 128, 44, 6]
     assert [group.width for group in packing.groups[1:]] == [257 * 256, 3, 257 * 256]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("xla", "members"), [(False, [(1, 2, 4), (0,), (3,)]), (True, [(0, 1, 2, 3, 4)])]
+)
+def test_what_costs_more_to_pack_than_to_reduce_is_left_alone(
+    xla: bool, members: list[tuple[int, ...]]
+) -> None:
+    if tf.config.list_logical_devices("GPU"):
+        members = [(0, 1, 2, 3, 4)]
+    shapes = [(64, 65), (64, 64), (3,), (64, 65), (4,)]
+    largest = statistics.largest_packed_size(xla)
+    packing = statistics.Packing(shapes, [tf.float32] * 5, largest=largest)
+    assert [group.members for group in packing.groups] == members
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtypes", "conditions"),
+    [
+        ((65, 65), [tf.float32] * 9, 1),
+        ((65, 65), [tf.float32] * 4 + [tf.float64] * 4, 2),
+        ((1024, 600), [tf.float32] * 3, 3),
+    ],
+)
+def test_one_condition_for_as_many_as_may_be_packed(
+    shape: tuple[int, int], dtypes: list[tf.DType], conditions: int
+) -> None:
+    packing = statistics.Packing([shape] * len(dtypes), dtypes, largest=1 << 12)
+    assert len(packing.groups) == len(dtypes)
+
+    @tf.function
+    def read(tensors: list[tf.Tensor]) -> tf.Tensor:
+        rows = statistics.moments(packing.groups, packing.pack(tensors), False)
+        return packing.unpack(rows)
+
+    tensors = [tf.fill(shape, tf.cast(i, dtype)) for i, dtype in enumerate(dtypes)]
+    graph = read.get_concrete_function(tensors).graph
+    assert sum(op.type in ("If", "StatelessIf") for op in graph.get_operations()) == conditions
+    np.testing.assert_allclose(read(tensors)[:, 0], np.arange(len(dtypes)), rtol=1e-6)
 
 
 @pytest.mark.smoke

@@ -31,6 +31,12 @@ KNOWN = (
 )
 
 
+#: The least share of the size of pre-activations that their spread is taken to be, where trained
+#: layers compute the inputs. What those have in common changes in training: the bias no longer
+#: cancels it then, and what follows is saturated.
+_QUIET = 0.3
+
+
 @dataclass(frozen=True)
 class Aim:
     """What pre-activations should be like.
@@ -78,13 +84,15 @@ def start(
     share: float,
     random: np.random.Generator,
     like: Any = None,
+    moves: bool = False,
 ) -> None:
     """Sets the weights of a layer.
 
     The kernel is orthogonal (Saxe et al. 2014; Pennington et al. 2017), scaled so that the
     pre-activations have the spread that what follows needs (Mishkin & Matas 2016), and the
-    bias centres them. Where what the layer is given does not differ over the batch, or is not
-    finite, the kernel's spread is that of Glorot & Bengio (2010), and the bias 0.
+    bias centres them; less, where inputs that move hardly differ (`_QUIET`). Where what the
+    layer is given does not differ over the batch, or is not finite, the kernel's spread is
+    that of Glorot & Bengio (2010), and the bias 0.
 
     Args:
         layer: One of `KNOWN`.
@@ -93,6 +101,7 @@ def start(
         share: What the spread is multiplied by.
         random: Where the draws come from.
         like: A variable whose value is taken instead of a draw.
+        moves: Whether what the layer is given comes from layers that are trained.
     """
     wanted = AIMS.get(aim, _OTHERWISE)
     *others, kernel = kernels_of(layer)
@@ -116,6 +125,7 @@ def start(
     units = tf.sqrt(tf.reduce_mean(tf.math.square(z - centre), axes)).numpy().astype(np.float64)
     whole = math.sqrt(float(np.mean(np.square(units))))
     size = math.sqrt(float(tf.reduce_mean(tf.math.square(z))))
+    least = _QUIET * size if moves else 0.0
     if not math.isfinite(whole) or whole <= 1e-5 * size or size == 0:
         rms = math.sqrt(float(np.mean(np.square(drawn))))
         kernel.assign(drawn / rms * math.sqrt(2 / _fans(layer, shape)))
@@ -123,10 +133,10 @@ def start(
         centre = tf.zeros([])
     elif wanted.by_unit and not isinstance(layer, layers.EinsumDense):
         # A unit that hardly differs must not become the loudest.
-        scale = share * wanted.spread / np.maximum(units, 0.1 * whole)
+        scale = share * wanted.spread / np.maximum(units, max(0.1 * whole, least))
         kernel.assign(drawn * _along_units(layer, drawn, scale))
     else:
-        scale = np.array(share * wanted.spread / whole)
+        scale = np.array(share * wanted.spread / max(whole, least))
         kernel.assign(drawn * scale)
     if bias is not None:
         bias.assign(np.broadcast_to(-centre.numpy() * scale, tuple(bias.shape)))

@@ -18,7 +18,8 @@ layers = keras.layers
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
 
 #: Spread over the batch of what a cell without gates adds up over all time steps. So small,
-#: tanh is nearly linear, and the state is still there at the end.
+#: tanh is nearly linear, and the state is still there at the end. Of a cell with gates, the least
+#: spread over batch and time: embeddings begin so small that its output would be next to nothing.
 INPUT_SPREAD = 0.25
 
 
@@ -45,9 +46,9 @@ def start(cell: Any, sequences: tf.Tensor | None, steps: int, random: np.random.
       unit: chrono initialisation (Tallec & Ollivier 2018). An LSTM's forget gate gets the
       bias log(u), u uniform in [1, steps - 1], its input gate minus that; of a GRU it is the
       update gate, which keeps where it is open.
-    - The input kernel is drawn as Glorot & Bengio (2010) say, and without gates scaled so
-      that the time step with the largest spread over the batch gives the pre-activation
-      a spread of `INPUT_SPREAD`, and centred.
+    - The input kernel is drawn as Glorot & Bengio (2010) say. Without gates it is scaled so
+      that what it adds up over time spreads by `INPUT_SPREAD` over the batch, and centred; with
+      gates it is made larger where the pre-activations spread by less than that.
 
     Args:
         cell: For which `known` holds.
@@ -70,6 +71,8 @@ def start(cell: Any, sequences: tf.Tensor | None, steps: int, random: np.random.
         kernel = kernel * scale
         if bias is not None:
             bias -= centre * scale
+    if not plain and sequences is not None and kernel.ndim == 2:
+        kernel = kernel * _louder(sequences, kernel)
     if not plain and bias is not None:
         units = bias.shape[-1] // gates
         memory = np.log(random.uniform(1.0, max(steps - 1.0, 1.0), units))
@@ -94,6 +97,15 @@ def _fitted(sequences: tf.Tensor, kernel: Array) -> tuple[float, Array]:
     if not math.isfinite(spread) or spread < 1e-6:
         return 1.0, np.zeros(kernel.shape[-1])
     return 1 / spread, centre.numpy()
+
+
+def _louder(sequences: tf.Tensor, kernel: Array) -> float:
+    """What the kernel is to be multiplied by for pre-activations that spread enough, at least 1."""
+    by_unit = tf.tensordot(tf.cast(sequences, tf.float32), tf.constant(kernel, tf.float32), 1)
+    spread = math.sqrt(float(tf.reduce_mean(tf.math.reduce_variance(by_unit, [0, 1]))))
+    if not math.isfinite(spread) or spread < 1e-6:
+        return 1.0
+    return max(1.0, INPUT_SPREAD / spread)
 
 
 def _gate_by_gate(shape: tuple[int, ...], gates: int, random: np.random.Generator) -> Array:

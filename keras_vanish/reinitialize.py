@@ -206,7 +206,8 @@ class _Adjusting:
             return
         share = self._share if aim == "branch" else 1.0
         like = self._query_of(layer)
-        kernel_start.start(layer, compute, aim, share, self._random(), like)
+        moves = bool(self._touched)
+        kernel_start.start(layer, compute, aim, share, self._random(), like, moves)
         self._touch(layer, aim, [*kernels, layer.bias], rms(compute()))
 
     def _query_of(self, layer: Any) -> Any:

@@ -326,6 +326,41 @@ def test_a_cell_that_is_not_known_is_left_alone() -> None:
     assert "its kind of cell is not known" in done.left_alone.values()
 
 
+def test_what_outputs_have_in_common_does_not_become_loud() -> None:
+    common = layers.Dense(8, trainable=False, name="common")
+    model = sequential((10,), layers.Dense(8, name="first"), common, layers.Dense(6, name="dense"))
+    common.set_weights([0.01 * np.eye(8), np.ones(8)])
+    reinitialize(model, X)
+    dense = model.get_layer("dense")
+    z = before_activation(model, dense, X)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
+    # What the bias cancels: not a hundred times as much as is left.
+    assert np.sqrt(np.mean(dense.bias.numpy() ** 2)) == pytest.approx(1 / 0.3, rel=0.05)
+    assert 0.01 < z.std() < 0.1
+
+
+def test_a_raw_input_may_lie_far_from_zero() -> None:
+    model = sequential((10,), layers.Dense(8, "sigmoid", name="dense"))
+    x = X + 100.0
+    reinitialize(model, x)
+    z = before_activation(model, model.get_layer("dense"), x)
+    np.testing.assert_allclose(z.std(0), 2.5, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
+def test_gates_hear_an_input_that_is_next_to_nothing(kind: Any) -> None:
+    for size, expected in ((0.01, 0.25), (2.0, None)):
+        model = sequential((20, 4), kind(50, name="cell"))
+        reinitialize(model, size * SEQUENCES)
+        z = size * SEQUENCES @ model.get_layer("cell").cell.kernel.numpy()
+        if expected is None:
+            # Glorot's kernel as it is.
+            bound = math.sqrt(6 / (4 + 50))
+            assert 0.99 * bound < np.abs(model.get_layer("cell").cell.kernel.numpy()).max() <= bound
+        else:
+            assert z.std((0, 1)).mean() == pytest.approx(expected, rel=0.05)
+
+
 def test_a_layer_applied_at_each_time_step_sees_all_of_them() -> None:
     inner = layers.Dense(6, "sigmoid", name="inner")
     model = sequential((20, 4), layers.TimeDistributed(inner), layers.Flatten())

@@ -3,6 +3,7 @@
     python benchmarks/rescue.py --seeds 3 --save logs/rescue.jsonl
     python benchmarks/rescue.py --only "sigmoid MLP" NaN --kinds vanishing exploding
     python benchmarks/rescue.py --settings twin untouched "all flags"  # no flag alone
+    python benchmarks/rescue.py --only "pixels 0..255" --longer 6  # late, or not at all?
     python benchmarks/rescue.py --from logs/rescue.jsonl  # the report anew, without training
 
 The sick runs of `runs.py`, and the explosions of `rescue_runs.py`, train three times as long as
@@ -117,12 +118,12 @@ def chosen(only: Sequence[str] = (), kinds: Sequence[str] = KINDS, seeds: int = 
 
 
 @functools.cache
-def named(name: str) -> runs.Run:
+def named(name: str, longer: int = LONGER) -> runs.Run:
     """The run of that name and seed, as long as here."""
     plain, seed = name.rsplit(", seed ", 1)
     (run,) = (run for run in every_run() if run.name == plain)
-    longer = LONGER if run.kind in SICK else 1
-    return dataclasses.replace(run, seed=int(seed), steps=longer * run.steps)
+    steps = run.steps * (longer if run.kind in SICK else 1)
+    return dataclasses.replace(run, seed=int(seed), steps=steps)
 
 
 def settings(name: str) -> tuple[str, ...]:
@@ -193,9 +194,9 @@ def train(run: runs.Run, flags: Mapping[str, bool] | None) -> Ending:
     )
 
 
-def ending(name: str, setting: str) -> Ending:
+def ending(name: str, setting: str, longer: int = LONGER) -> Ending:
     """Trains a run in one of its settings; what that raises is noted."""
-    run = named(name)
+    run = named(name, longer)
     if setting == "twin":
         run = dataclasses.replace(run, **run.remedy)
     try:
@@ -376,6 +377,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--settings", nargs="+", default=tuple(SETTINGS), choices=SETTINGS)
     parser.add_argument("--seeds", type=int, default=1, help="of each run")
+    parser.add_argument("--longer", type=int, default=LONGER, help="times as long as in detection")
     parser.add_argument("--save", help="append what was found to this file, a line a training")
     parser.add_argument("--from", dest="saved", help="report what --save kept, without training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time")
@@ -396,7 +398,7 @@ def main() -> None:
         open(options.save or os.devnull, "a") as file,
         ProcessPoolExecutor(options.jobs, spawn) as pool,
     ):
-        pending = {pool.submit(ending, *item): item for item in work}
+        pending = {pool.submit(ending, *item, options.longer): item for item in work}
         for done in as_completed(pending):
             item, found = pending[done], done.result()
             lines.append(record(*item, found))

@@ -33,7 +33,7 @@ KNOWN = (
 
 #: The least share of the size of pre-activations that their spread is taken to be, where trained
 #: layers compute the inputs. What those have in common changes in training: the bias no longer
-#: cancels it then, and what follows is saturated.
+#: cancels it then, and what follows is saturated. After the last layer nothing follows.
 _QUIET = 0.3
 
 
@@ -56,6 +56,8 @@ class Aim:
     by_unit: bool = False
     keeps_bias: bool = False
 
+
+_LAST = ("head", "softmax", "log_softmax")
 
 #: By the name of the activation that follows. Sigmoid-like ones, whose slope is a quarter at
 #: most, take away less of what differs from sample to sample the further it spreads.
@@ -125,7 +127,7 @@ def start(
     units = tf.sqrt(tf.reduce_mean(tf.math.square(z - centre), axes)).numpy().astype(np.float64)
     whole = math.sqrt(float(np.mean(np.square(units))))
     size = math.sqrt(float(tf.reduce_mean(tf.math.square(z))))
-    least = _QUIET * size if moves else 0.0
+    least = _QUIET * size if moves and aim not in _LAST else 0.0
     if not math.isfinite(whole) or whole <= 1e-5 * size or size == 0:
         rms = math.sqrt(float(np.mean(np.square(drawn))))
         kernel.assign(drawn / rms * math.sqrt(2 / _fans(layer, shape)))

@@ -177,7 +177,10 @@ def check_same(plain: Run, monitored: Run) -> None:
 
 # What takes XLA longest to compile.
 XLA = pytest.param("xla", marks=pytest.mark.soak)
-SLOW = [(build, "xla") for build in (recurrent, attentive, "sgd", "momentum", "adamw", "rmsprop")]
+SLOW = [
+    (build, "xla")
+    for build in (recurrent, attentive, "sgd", "momentum", "adamw", "rmsprop", "adam_accumulating")
+]
 
 
 @pytest.mark.parametrize(

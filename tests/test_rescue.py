@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 SMOKE, SOAK = pytest.mark.smoke, pytest.mark.soak
-MARKS = {"adam": SMOKE, "loss scale": SMOKE, "xla": SMOKE, "xla momentum": SOAK}
+MARKS = {"adam": SMOKE, "loss scale": SMOKE, "xla momentum": SOAK}
 
 
 @pytest.mark.parametrize(

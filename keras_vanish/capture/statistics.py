@@ -367,18 +367,14 @@ def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group
     """One group of all members, and its matrix."""
     if len(groups) == 1:
         return groups[0], packed[0]
-    together = Packing(
-        [(size,) for group in groups for size in group.sizes],
-        [groups[0].dtype] * sum(len(group.members) for group in groups),
-        largest=_LARGEST_GROUP_SIZE,
-    )
-    flat = [
-        tf.reshape(rows, [-1])[:size]
-        for group, x in zip(groups, packed)
-        for rows, size in zip(tf.split(x, group.lengths), group.sizes)
-    ]
-    (matrix,) = together.pack(flat)
-    return together.groups[0], matrix
+    sizes = tuple(size for group in groups for size in group.sizes)
+    together = Group(tuple(range(len(sizes))), sizes, _WIDTH, groups[0].dtype)
+    rows = []
+    for group, x in zip(groups, packed):
+        if group.width != _WIDTH:  # One member, in one row.
+            x = tf.reshape(tf.pad(x, [[0, 0], [0, -group.width % _WIDTH]]), [-1, _WIDTH])
+        rows.append(x)
+    return together, tf.concat(rows, 0)
 
 
 def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

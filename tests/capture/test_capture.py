@@ -177,7 +177,7 @@ def embedded() -> Any:
     )
 
 
-SLOW = [(convolutional, "xla"), (embedded, "xla")]
+SLOW = [(convolutional, "xla"), (embedded, "xla"), (recurrent, "xla")]
 
 
 @pytest.mark.smoke

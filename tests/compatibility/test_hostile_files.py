@@ -327,7 +327,7 @@ def events(draw: st.DrawFn) -> Event:
     return event
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(events(), max_size=4), st.booleans())
 def test_any_numbers_names_and_metadata(found: list[Event], together: bool) -> None:
     if together and found:

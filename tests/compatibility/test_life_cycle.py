@@ -510,7 +510,7 @@ def many_monitors(count: int, folder: Path) -> None:
 
 
 def test_a_few_monitors_leave_nothing(tmp_path: Path) -> None:
-    many_monitors(4, tmp_path)
+    many_monitors(2, tmp_path)
 
 
 @pytest.mark.soak

@@ -300,7 +300,7 @@ class Reading:
     def layers(self) -> tuple[LayerReading, ...]:
         """One record a layer, input side first."""
         return tuple(
-            LayerReading(**dict(zip(COLUMNS, row)), name=name, depth=depth, units=units)
+            LayerReading(*row, name=name, depth=depth, units=units)
             for depth, (name, units, row) in enumerate(
                 zip(self.names, self.units, self.table.tolist())
             )
@@ -312,7 +312,7 @@ class Reading:
         if self.probed is None:
             return ()
         return tuple(
-            ActivationReading(name=name, depth=depth, **dict(zip(ACTIVATIONS, row)))
+            ActivationReading(name, depth, *row)
             for depth, (name, row) in enumerate(zip(self.probed.names, self.probed.table.tolist()))
         )
 

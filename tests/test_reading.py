@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from keras_vanish.capture.columns import ACTIVATIONS, BINS, FLOATS, ZERO_BIN
 from keras_vanish.reading import (
     COLUMNS,
+    ActivationReading,
     LayerReading,
     Probed,
     Reading,
@@ -428,3 +429,11 @@ def test_a_probe_of_another_shape() -> None:
         Probed(1.0, 2.0, ("a",), np.zeros((1, 3)), {})
     with pytest.raises(ValueError, match=r"an array of shape \(2, 2\) for 'a'"):
         Probed(1.0, 2.0, (), np.zeros((0, len(ACTIVATIONS))), {"a": np.zeros((2, 2))})
+
+
+def test_rows_are_in_the_order_of_the_fields() -> None:
+    # A record is made from a row by position.
+    names = [field.name for field in dataclasses.fields(ActivationReading)]
+    assert names == ["name", "depth", *ACTIVATIONS]
+    names = [field.name for field in dataclasses.fields(LayerReading)]
+    assert names == [*COLUMNS, "name", "depth", "units"]

@@ -299,11 +299,10 @@ class Reading:
     @property
     def layers(self) -> tuple[LayerReading, ...]:
         """One record a layer, input side first."""
+        rows: list[Any] = self.table.tolist()
         return tuple(
-            LayerReading(*row, name=name, depth=depth, units=units)
-            for depth, (name, units, row) in enumerate(
-                zip(self.names, self.units, self.table.tolist())
-            )
+            LayerReading(*[*row, name, depth, units])
+            for depth, (name, units, row) in enumerate(zip(self.names, self.units, rows))
         )
 
     @property

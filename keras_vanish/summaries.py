@@ -203,13 +203,14 @@ class StepEvents:
 
     Only the first value of a tag carries its metadata. The message of the step before is
     filled in again where it has the same tags: making sixty values takes longer than all
-    else that is done for a step.
+    else that is done for a step, and so would finding them in it.
     """
 
     def __init__(self) -> None:
         self._described: set[str] = set()
         self._tags: list[str] = []
         self._event = Event()
+        self._places: list[_Place] = []
 
     def event(
         self,
@@ -232,16 +233,16 @@ class StepEvents:
         contents = list(_contents(diagnosis, histograms, verdict, numbers))
         tags = [content.tag for content in contents]
         if tags != self._tags:
-            self._event = Event()
+            self._event, self._places = Event(), []
             for tag, content in zip(tags, contents):
                 metadata = None if tag in self._described else content.metadata
                 value = self._event.summary.value.add(tag=tag, metadata=metadata)
-                value.tensor.dtype = content.dtype
+                self._places.append(_Place(value.tensor, content.dtype))
             self._tags = tags
         reading = diagnosis.reading
         self._event.wall_time, self._event.step = reading.wall_time, reading.step
-        for value, content in zip(self._event.summary.value, contents):
-            content.fill(value.tensor)
+        for place, content in zip(self._places, contents):
+            place.fill(content.data)
         return self._event
 
     def written(self) -> None:
@@ -258,14 +259,30 @@ class _Content(NamedTuple):
     dtype: int
     data: Any
 
-    def fill(self, tensor: TensorProto) -> None:
-        if self.dtype == types_pb2.DT_FLOAT:
-            tensor.float_val[:] = (self.data,)
-        elif self.dtype == types_pb2.DT_STRING:
-            tensor.string_val[:] = (self.data,)
-        else:
-            tensor.tensor_content = self.data.astype("<f8", copy=False).tobytes()
-            tensor.tensor_shape.CopyFrom(_shape(*self.data.shape))
+
+class _Place:
+    """Where in a message a number, a text or an array stands, of the same dtype each time."""
+
+    __slots__ = ("_shape", "_single", "_tensor")
+
+    def __init__(self, tensor: TensorProto, dtype: int) -> None:
+        tensor.dtype = dtype
+        self._tensor, self._single, self._shape = tensor, None, None
+        if dtype == types_pb2.DT_FLOAT:
+            tensor.float_val.append(0.0)
+            self._single = tensor.float_val
+        elif dtype == types_pb2.DT_STRING:
+            tensor.string_val.append(b"")
+            self._single = tensor.string_val
+
+    def fill(self, data: Any) -> None:
+        if self._single is not None:
+            self._single[0] = data
+            return
+        self._tensor.tensor_content = data.astype("<f8", copy=False).tobytes()
+        if data.shape != self._shape:
+            self._shape = data.shape
+            self._tensor.tensor_shape.CopyFrom(_shape(*data.shape))
 
 
 def _contents(

@@ -48,7 +48,7 @@ class Track:
         self._writer: EventWriter | None = None
         self._updates = 0
         self._state: resume.State | None = None
-        self._saved = b""
+        self._saved: resume.State | None = None
         self._settled = False
         self._forget()
 
@@ -83,7 +83,7 @@ class Track:
         if self.name not in (None, name):
             self.close()
             self._forget()
-            self._state, self._saved = None, b""
+            self._state = self._saved = None
         self.name, self._settled = name, True
         self._continue()
 
@@ -140,11 +140,11 @@ class Track:
         if self._directory is None or self._state is None:
             return
         path = os.path.join(self._directory, resume.NAME)
-        data = dataclasses.replace(self._state, policies=policies).to_json()
-        if data != self._saved:
+        state = dataclasses.replace(self._state, policies=policies)
+        if state != self._saved:
             try:
-                file_system.write_whole(path, data)
-                self._saved = data
+                file_system.write_whole(path, state.to_json())
+                self._saved = state
             except Exception as error:
                 self._not_written(error)
 
@@ -189,7 +189,7 @@ class Track:
 
     def _not_written(self, error: Exception) -> None:
         # The folder may have been removed, and the state with it.
-        self._saved = b""
+        self._saved = None
         self._warn(
             "writing",
             f"GradientMonitor could not write to log_dir={self._log_dir!r}: {error!r}. "
@@ -206,7 +206,7 @@ class Track:
         """Writes to another directory from now on, if it writes."""
         if self._log_dir is not None:
             self.close()
-            self._log_dir, self._state, self._saved = log_dir, None, b""
+            self._log_dir, self._state, self._saved = log_dir, None, None
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.

@@ -31,8 +31,10 @@ help: ## List these targets
 demo: $(demo_env) ## Train a model whose gradients vanish, and one whose do not
 	@.venv/bin/keras-vanish demo
 
+# There are as many processes as cores. With more than one thread for an operation they wait for each
+# other, a third of the time; `make smoke` and `make soak` leave the number to TensorFlow.
 test: $(test_env) ## Run the tests
-	.venv/bin/python -m pytest --numprocesses auto --dist worksteal
+	TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal
 
 smoke: $(smoke_env) ## Run a few tests on the oldest supported releases
 	.venv-oldest/bin/python -m pytest --numprocesses auto --dist worksteal -m "smoke and not soak"

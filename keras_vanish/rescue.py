@@ -291,7 +291,7 @@ class Rescue:
             self._init_state, planned = self._init.decide(self._init_state, look)
             if planned is not None:
                 yield from self._planned(planned)
-                if self._pending is not None:
+                if self._pending is not None or planned.action == "take_back_weights":
                     return
             if look.learned and look.verdict == "healthy":
                 self._start = None  # It is not going to be needed: memory for training.
@@ -309,6 +309,14 @@ class Rescue:
                 yield self._marked(act)
 
     def _planned(self, planned: Intervention) -> Iterator[Intervention]:
+        if planned.action == "take_back_weights":
+            if self._start is not None and not self._dry_run:
+                self._start.restore()
+                self._start = None
+                self._model.reset_metrics()
+                self._begin_anew()
+                yield planned
+            return
         if planned.action != "reinitialize" or self._dry_run:
             yield self._marked(planned)
             return
@@ -333,6 +341,15 @@ class Rescue:
         if not found.touched:
             why = "every layer is left alone: pretrained, protected, frozen, or without a kernel"
             return _refused(planned, why)
+        self._begin_anew()
+        return dataclasses.replace(
+            planned,
+            before={layer.name: layer.before for layer in found.touched},
+            after={layer.name: layer.after for layer in found.touched},
+        )
+
+    def _begin_anew(self) -> None:
+        """Forgets what the other policies saw of weights that are gone."""
         if self._rollback is not None:
             self._kept = [Snapshot(self._model, self._optimizer)]
             self._rollback_state = self._rollback.begin()
@@ -342,11 +359,6 @@ class Rescue:
         if self._clipping is not None:
             self._clip_state = self._clipping.begin()
         self._set_limits()
-        return dataclasses.replace(
-            planned,
-            before={layer.name: layer.before for layer in found.touched},
-            after={layer.name: layer.after for layer in found.touched},
-        )
 
     def _rolled_back(self, decision: Decision, act: Intervention) -> Intervention:
         if not self._dry_run:

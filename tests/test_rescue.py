@@ -292,6 +292,40 @@ def test_slots_are_those_of_the_start_again() -> None:
     assert found.history["loss"][-1] < 2.0
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_weights_that_did_not_help_are_taken_back(dry_run: bool) -> None:
+    keras.utils.set_random_seed(0)
+    frozen = [
+        L.Dense(
+            24, "sigmoid", trainable=False, kernel_initializer=keras.initializers.Constant(0.01)
+        )
+        for _ in range(4)
+    ]
+    model = keras.Sequential([keras.Input((64,)), L.Dense(24), *frozen, L.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Nothing else changes the weights.
+    model.compile(keras.optimizers.SGD(0.0, momentum=0.9), loss)
+    before, between = state(model), []
+    seen = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: between.append(model.get_weights()[0])
+    )
+    options = {"auto_init": Reinitialization(attempts=1), "dry_run": dry_run}
+    monitor = GradientMonitor(None, update_freq=20, auto_rollback=True, auto_lr=True, **options)
+    fit(model, monitor, seen, epochs=10)
+    assert monitor.verdict == "vanishing"
+    changed = [not np.array_equal(kernel, before[0]) for kernel in between]
+    if dry_run:
+        assert actions(monitor) == ["reinitialize"]
+        assert not any(changed)
+        return
+    assert actions(monitor) == ["reinitialize", "take_back_weights"]
+    assert "took the new weights back" in monitor.interventions[1].sentence()
+    first, last = (act.step for act in monitor.interventions)
+    assert changed == [first < step < last for step in range(len(changed))]
+    for one, other in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, other)
+
+
 class Late(keras.Model):
     """Has no weights before its first step."""
 

@@ -22,6 +22,7 @@ Action = Literal[
     "roll_back",
     "stop",
     "reinitialize",
+    "take_back_weights",
     "refuse_reinitialization",
 ]
 
@@ -36,6 +37,7 @@ _WORDS: dict[Action, tuple[str, str]] = {
     "roll_back": ("rolled back", "would roll back"),
     "stop": ("stopped the training", "would stop the training"),
     "reinitialize": ("re-initialised the weights", "would re-initialise the weights"),
+    "take_back_weights": ("took the new weights back", "would take the new weights back"),
     "refuse_reinitialization": ("did not re-initialise", "would not re-initialise"),
 }
 

@@ -46,6 +46,7 @@ class ReinitializationState:
         applied: Whether one was.
         grown: Whether the gradients grew towards the input in the first reading since then.
         refused: Whether a refusal was reported.
+        returned: Whether the first weights were given back.
         course: What was learned since then.
         born: What was wrong with the units at the first reading since then; None before it.
         ruined: For how many looks something else has been.
@@ -61,6 +62,7 @@ class ReinitializationState:
     applied: bool = False
     grown: bool | None = None
     refused: bool = False
+    returned: bool = False
     course: Course = field(default_factory=Course)
     born: str | None = None
     ruined: int = 0
@@ -73,6 +75,9 @@ class Reinitialization:
     The run has begun to learn once looking at its input saves 5% of the loss (the probe tells),
     or, where that is not known, once the smoothed loss has fallen by 5%. Then nothing is
     re-initialised, which is said once.
+
+    Where the last attempt does not help either, for as long as between two of them, the run gets
+    its first weights back.
 
     Attributes:
         protect: Layers that are left alone, or their names.
@@ -112,7 +117,7 @@ class Reinitialization:
         """
         state = _seen(state, look)
         reason = _sick(state, look)
-        if not reason:
+        if not reason or state.returned:
             return state, None
         begun = _begun(state, look)
         figures = {
@@ -132,8 +137,16 @@ class Reinitialization:
             )
             return replace(state, refused=True), refusal
         soon = state.looks < _LOOKS or state.since < _STEPS
-        if state.done >= self.attempts or (state.done and soon):
+        if state.done and soon:
             return state, None
+        if state.done >= self.attempts:
+            act = Intervention(
+                look.step,
+                "take_back_weights",
+                f"{reason} With the new ones, nothing was learned in {state.since} steps.",
+                figures,
+            )
+            return replace(state, returned=True), act
         act = Intervention(
             look.step, "reinitialize", f"{reason} Nothing has been learned yet.", figures
         )

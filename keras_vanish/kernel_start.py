@@ -57,6 +57,7 @@ class Aim:
     keeps_bias: bool = False
 
 
+# What follows the last layer of a model.
 _LAST = ("head", "softmax", "log_softmax")
 
 #: By the name of the activation that follows. Sigmoid-like ones, whose slope is a quarter at

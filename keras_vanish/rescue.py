@@ -91,6 +91,7 @@ class Rescue:
         self._pending: Intervention | None = None
         self._firing = False
         self._refused = False
+        self._renewed = False
         self._seed = 0
         self._gives_batches = self._fresh = False
         self._taken = True
@@ -201,6 +202,7 @@ class Rescue:
         self._model, self._optimizer, self._norm = model, optimizer, None
         self._updates = updates
         self._pending = None
+        self._renewed = False
         self._gives_batches = gives_batches
         self._taken = not self.asked
         self._set_factor()
@@ -310,7 +312,8 @@ class Rescue:
 
     def _planned(self, planned: Intervention) -> Iterator[Intervention]:
         if planned.action == "take_back_weights":
-            if self._start is not None and not self._dry_run:
+            # What was only planned, or refused, left the weights as training made them.
+            if self._start is not None and self._renewed:
                 self._start.restore()
                 self._start = None
                 self._model.reset_metrics()
@@ -341,6 +344,7 @@ class Rescue:
         if not found.touched:
             why = "every layer is left alone: pretrained, protected, frozen, or without a kernel"
             return _refused(planned, why)
+        self._renewed = True
         self._begin_anew()
         return dataclasses.replace(
             planned,

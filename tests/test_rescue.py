@@ -292,38 +292,57 @@ def test_slots_are_those_of_the_start_again() -> None:
     assert found.history["loss"][-1] < 2.0
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_weights_that_did_not_help_are_taken_back(dry_run: bool) -> None:
+def in_front_of_a_frozen_stack(rate: float) -> Any:
+    """A model that new weights do not help: what loses the signal is frozen."""
     keras.utils.set_random_seed(0)
-    frozen = [
-        L.Dense(
-            24, "sigmoid", trainable=False, kernel_initializer=keras.initializers.Constant(0.01)
-        )
-        for _ in range(4)
-    ]
-    model = keras.Sequential([keras.Input((64,)), L.Dense(24), *frozen, L.Dense(10)])
+    lost = {"trainable": False, "kernel_initializer": keras.initializers.Constant(0.01)}
+    frozen = [L.Dense(24, "sigmoid", **lost) for _ in range(4)]
+    model = keras.Sequential(
+        [keras.Input((64,)), L.Dense(24, name="first"), *frozen, L.Dense(10, name="last")]
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Nothing else changes the weights.
-    model.compile(keras.optimizers.SGD(0.0, momentum=0.9), loss)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
+    return model
+
+
+def test_weights_that_did_not_help_are_taken_back() -> None:
+    # At this rate nothing else changes the weights.
+    model = in_front_of_a_frozen_stack(0.0)
     before, between = state(model), []
     seen = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: between.append(model.get_weights()[0])
     )
-    options = {"auto_init": Reinitialization(attempts=1), "dry_run": dry_run}
-    monitor = GradientMonitor(None, update_freq=20, auto_rollback=True, auto_lr=True, **options)
+    init = Reinitialization(attempts=1)
+    flags = {"auto_init": init, "auto_rollback": True, "auto_lr": True, "auto_clip": True}
+    monitor = GradientMonitor(None, update_freq=20, **flags)
     fit(model, monitor, seen, epochs=10)
     assert monitor.verdict == "vanishing"
-    changed = [not np.array_equal(kernel, before[0]) for kernel in between]
-    if dry_run:
-        assert actions(monitor) == ["reinitialize"]
-        assert not any(changed)
-        return
     assert actions(monitor) == ["reinitialize", "take_back_weights"]
     assert "took the new weights back" in monitor.interventions[1].sentence()
     first, last = (act.step for act in monitor.interventions)
+    changed = [not np.array_equal(kernel, before[0]) for kernel in between]
     assert changed == [first < step < last for step in range(len(changed))]
     for one, other in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("how", ["dry_run", "refused"])
+def test_nothing_is_taken_back_where_nothing_was_done(how: str) -> None:
+    plain, watched = (in_front_of_a_frozen_stack(0.01) for _ in range(2))
+    fit(plain, epochs=10)
+    init = Reinitialization(attempts=1, protect=["first", "last"] if how == "refused" else [])
+    monitor = GradientMonitor(None, update_freq=20, auto_init=init, dry_run=how == "dry_run")
+    fit(watched, monitor, epochs=10)
+    refused = ["refuse_reinitialization"]
+    assert actions(monitor) == (["reinitialize"] if how == "dry_run" else refused)
+    if how == "dry_run":
+        for one, other in zip(state(plain), state(watched)):
+            np.testing.assert_array_equal(one, other)
+    else:
+        # Training went on from the first weights, at the step of the refusal.
+        assert not np.array_equal(
+            watched.get_weights()[0], in_front_of_a_frozen_stack(0.0).get_weights()[0]
+        )
 
 
 class Late(keras.Model):

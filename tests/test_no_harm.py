@@ -177,9 +177,13 @@ def check_same(plain: Run, monitored: Run) -> None:
 
 # What takes XLA longest to compile.
 XLA = pytest.param("xla", marks=pytest.mark.soak)
+# One model and one optimizer stay; so does what is in test_rescue.py.
 SLOW = [
     (build, "xla")
-    for build in (recurrent, attentive, "sgd", "momentum", "adamw", "rmsprop", "adam_accumulating")
+    for build in (
+        *(dense, recurrent, attentive),
+        *("sgd", "momentum", "adamw", "rmsprop", "adam_accumulating", "sgd_clipped"),
+    )
 ]
 
 
@@ -204,8 +208,7 @@ def test_every_model_is_bit_identical(build: Callable[[], Any], mode: str) -> No
         assert (diagnosis.reading.probed is None) == (build is noisy)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("flags", [False, True])
+@pytest.mark.parametrize("flags", [False, pytest.param(True, marks=pytest.mark.smoke)])
 def test_reordered_products_are_bit_identical(flags: bool) -> None:
     # Momentum's gradient of a convolution's normalisation is a product of factors of different
     # shapes, whose order TensorFlow's graph optimizer chooses where nobody else reads it.
@@ -249,8 +252,7 @@ def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
     assert len(monitor.history) >= 2
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("mode", ["graph", XLA, "eager"])
+@pytest.mark.parametrize("mode", [pytest.param("graph", marks=pytest.mark.smoke), XLA, "eager"])
 def test_every_cadence_is_bit_identical(mode: str, tmp_path: Path) -> None:
     # 144 = 4 * 32 + 16: the last batch of each epoch is partial, and is traced anew.
     plain = run(small, "adam", mode, samples=144)

@@ -180,11 +180,16 @@ def embedded() -> Any:
 SLOW = [(convolutional, "xla"), (embedded, "xla"), (recurrent, "xla")]
 
 
-@pytest.mark.smoke
+def _marks(build: Callable[[], Any], mode: str) -> list[Any]:
+    if (build, mode) in SLOW:
+        return [pytest.mark.soak]
+    return [pytest.mark.smoke] * (build is mlp or (build, mode) == (recurrent, "graph"))
+
+
 @pytest.mark.parametrize(
     ("build", "mode"),
     [
-        pytest.param(build, mode, marks=[pytest.mark.soak] * ((build, mode) in SLOW))
+        pytest.param(build, mode, marks=_marks(build, mode))
         for build in (mlp, convolutional, recurrent, embedded)
         for mode in MODES
     ],

@@ -377,7 +377,12 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--settings", nargs="+", default=tuple(SETTINGS), choices=SETTINGS)
     parser.add_argument("--seeds", type=int, default=1, help="of each run")
-    parser.add_argument("--longer", type=int, default=LONGER, help="times as long as in detection")
+    parser.add_argument(
+        "--longer",
+        type=int,
+        default=LONGER,
+        help="times as long as in detection; to be saved apart",
+    )
     parser.add_argument("--save", help="append what was found to this file, a line a training")
     parser.add_argument("--from", dest="saved", help="report what --save kept, without training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time")

@@ -89,8 +89,7 @@ def start(cell: Any, sequences: tf.Tensor | None, steps: int, random: np.random.
 
 def _fitted(sequences: tf.Tensor, kernel: Array) -> tuple[float, Array]:
     """What the kernel is to be multiplied by, and the mean pre-activation with the kernel."""
-    given = tf.cast(sequences, tf.float32)
-    by_unit = tf.tensordot(given, tf.constant(kernel, tf.float32), 1)
+    by_unit = _by_unit(sequences, kernel)
     centre = tf.reduce_mean(by_unit, [0, 1])
     by_time = tf.reduce_mean(tf.math.square(by_unit - centre), [0, 2])
     spread = math.sqrt(float(tf.reduce_sum(by_time)))
@@ -99,9 +98,14 @@ def _fitted(sequences: tf.Tensor, kernel: Array) -> tuple[float, Array]:
     return 1 / spread, centre.numpy()
 
 
+def _by_unit(sequences: tf.Tensor, kernel: Array) -> tf.Tensor:
+    """What the input adds to the pre-activations: float32 of shape `[batch, time, units]`."""
+    return tf.tensordot(tf.cast(sequences, tf.float32), tf.constant(kernel, tf.float32), 1)
+
+
 def _louder(sequences: tf.Tensor, kernel: Array) -> float:
     """What the kernel is to be multiplied by for pre-activations that spread enough, at least 1."""
-    by_unit = tf.tensordot(tf.cast(sequences, tf.float32), tf.constant(kernel, tf.float32), 1)
+    by_unit = _by_unit(sequences, kernel)
     spread = math.sqrt(float(tf.reduce_mean(tf.math.reduce_variance(by_unit, [0, 1]))))
     if not math.isfinite(spread) or spread < 1e-6:
         return 1.0

@@ -292,8 +292,11 @@ class Rescue:
         if self._init is not None and self._init_state is not None:
             self._init_state, planned = self._init.decide(self._init_state, look)
             if planned is not None:
+                if planned.action == "take_back_weights":
+                    yield from self._taken_back(planned)
+                    return
                 yield from self._planned(planned)
-                if self._pending is not None or planned.action == "take_back_weights":
+                if self._pending is not None:
                     return
             if look.learned and look.verdict == "healthy":
                 self._start = None  # It is not going to be needed: memory for training.
@@ -311,15 +314,6 @@ class Rescue:
                 yield self._marked(act)
 
     def _planned(self, planned: Intervention) -> Iterator[Intervention]:
-        if planned.action == "take_back_weights":
-            # What was only planned, or refused, left the weights as training made them.
-            if self._start is not None and self._renewed:
-                self._start.restore()
-                self._start = None
-                self._model.reset_metrics()
-                self._begin_anew()
-                yield planned
-            return
         if planned.action != "reinitialize" or self._dry_run:
             yield self._marked(planned)
             return
@@ -331,6 +325,15 @@ class Rescue:
             if not self._gives_batches:
                 why = "a custom training loop does not hand over its batches"
             yield _refused(planned, why)
+
+    def _taken_back(self, planned: Intervention) -> Iterator[Intervention]:
+        # What was only planned, or refused, left the weights as training made them.
+        if self._start is not None and self._renewed:
+            self._start.restore()
+            self._start = None
+            self._model.reset_metrics()
+            self._begin_anew()
+            yield planned
 
     def _reinitialized(self, planned: Intervention, batch: Any) -> Intervention:
         assert self._start is not None

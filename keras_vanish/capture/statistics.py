@@ -209,15 +209,18 @@ class Packing:
             parts.append(tf.cast(flat, group.dtype))
             if padding:
                 parts.append(tf.zeros([padding], group.dtype))
-        joined = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-        return tf.reshape(joined, [len(group.owners), group.width])
+        return tf.reshape(_joined(parts), [len(group.owners), group.width])
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
         """Rows of all groups, `[members, ...]` one after the other, in the order of the tensors."""
-        joined = rows[0] if len(rows) == 1 else tf.concat(rows, 0)
+        joined = _joined(rows)
         if np.array_equal(self._inverse, np.arange(len(self._inverse))):
             return joined
         return tf.gather(joined, self._inverse)
+
+
+def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
 
 def _sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
@@ -357,10 +360,6 @@ def _mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: boo
 
 def _sizes(groups: Sequence[Group], dtype: tf.DType) -> npt.NDArray[Any]:
     return np.array([size for group in groups for size in group.sizes], dtype.as_numpy_dtype)
-
-
-def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
 
 def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group, tf.Tensor]:

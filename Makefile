@@ -32,7 +32,7 @@ demo: $(demo_env) ## Train a model whose gradients vanish, and one whose do not
 	@.venv/bin/keras-vanish demo
 
 # There are as many processes as cores. With more than one thread for an operation they wait for each
-# other, a third of the time; `make smoke` and `make soak` leave the number to TensorFlow.
+# other; `make smoke` and `make soak` leave the number to TensorFlow.
 test: $(test_env) ## Run the tests
 	TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal
 

@@ -31,6 +31,10 @@ _WORDS: dict[tuple[str, str], tuple[str, str]] = {
         "Thrown about: {layers}.",
     ),
     ("nonfinite", ""): ("Gradients are NaN or infinite.", "In {layers}."),
+    ("nonfinite", "variables"): (
+        "Weights are NaN or infinite, and no update can mend that.",
+        "In {layers}.",
+    ),
     ("nonfinite", "output"): (
         "Outputs are NaN or infinite already on the way forward.",
         "First in {layers}.",
@@ -90,6 +94,12 @@ _ADVICE: dict[tuple[str, str], tuple[str, ...]] = {
         "Look for NaN or infinite values in the inputs, the labels and the sample weights.",
         "Lower the learning rate, and clip: optimizer=Adam(global_clipnorm=1.0).",
         "Guard logarithms, square roots and divisions in custom losses and layers.",
+    ),
+    ("nonfinite", "variables"): (
+        "Begin again from weights that are finite: keras.callbacks.ModelCheckpoint and "
+        "BackupAndRestore keep some. With auto_rollback=True the monitor does.",
+        "Lower the learning rate, and clip: optimizer=Adam(global_clipnorm=1.0).",
+        "Look for NaN or infinite values in the inputs, the labels and the sample weights.",
     ),
     ("unknown", ""): (
         "If gradients stay exactly zero, look for ReLU units that are all dead, a loss that "

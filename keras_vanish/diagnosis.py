@@ -13,7 +13,7 @@ from typing import Literal
 
 from keras_vanish import scores
 from keras_vanish.advice import advice, sentence
-from keras_vanish.reading import Reading, RecurrentReading
+from keras_vanish.reading import ActivationReading, LayerReading, Reading, RecurrentReading
 from keras_vanish.scores import (
     CERTAIN_UPDATE,
     CRITICAL_DECAY,
@@ -44,7 +44,8 @@ class Diagnosis:
         components: What the scores are the largest of, by name, each in [0, 1] or NaN. Of the
             vanishing score: `weights`, `activations`, `time`, `dead`, `silent` and `saturated`;
             of the exploding score: `growth` and `update`. `docs/score.md` defines them.
-        cause: The component that the verdict rests on; empty where there is none.
+        cause: The component that the verdict rests on; of `"nonfinite"`, where NaN or Inf began as
+            far as is known: `variables`, `output` or `gradient`; empty where there is none.
         blame: Names of the layers that the verdict rests on, input side first.
         advice: What to try, most useful first.
         optimizer: Which of several optimizers was read, by the attribute that holds it; empty
@@ -85,9 +86,10 @@ class Diagnosis:
 def diagnose(reading: Reading, course: Course | None = None, optimizer: str = "") -> Diagnosis:
     """Scores, verdict, blame and advice for one reading.
 
-    In this order: NaN or Inf in a gradient; updates as large as the weights; saturated
-    activations; gradients that grow towards the input; gradients that vanish. Where nothing
-    is known of vanishing by depth, and nothing else is certain, the verdict is `"unknown"`.
+    In this order: NaN or Inf in weights or in a gradient; updates as large as the weights;
+    saturated activations; gradients that grow towards the input; gradients that vanish. Where
+    nothing is known of vanishing by depth, and nothing else is certain, the verdict is
+    `"unknown"`.
 
     Args:
         reading: The reading.
@@ -116,9 +118,9 @@ def diagnose(reading: Reading, course: Course | None = None, optimizer: str = ""
 
     verdict: Verdict
     cause, blame = "", list[str]()
-    if any(layer.nonfinite_count > 0 for layer in layers):
+    if any(layer.nonfinite_count > 0 or layer.weights_nonfinite for layer in layers):
         verdict = "nonfinite"
-        cause, blame = _nonfinite(reading)
+        cause, blame = _nonfinite(layers, activations)
     elif exploding["update"] >= THRESHOLD:
         verdict, cause = "exploding", "update"
         blame = [layer.name for layer in layers if layer.update_ratio >= 1]
@@ -169,16 +171,25 @@ def _reach(name: str, recurrent: RecurrentReading) -> str:
     return f"{name} ({recurrent.horizon:.0f} of {len(recurrent.rms) - 1} steps)"
 
 
-def _nonfinite(reading: Reading) -> tuple[str, list[str]]:
-    """Where NaN or Inf began, if the probe saw it; else all layers that have some."""
-    for activation in reading.activations:
+def _nonfinite(
+    layers: Sequence[LayerReading], activations: Sequence[ActivationReading]
+) -> tuple[str, list[str]]:
+    """Where NaN or Inf began, if the probe saw it; else all layers that have some.
+
+    Weights come first: all else follows from them. A gradient need not: some processors' ReLU makes
+    0 of NaN.
+    """
+    lost = [layer.name for layer in layers if layer.weights_nonfinite]
+    if lost:
+        return "variables", lost
+    for activation in activations:
         if activation.output_nonfinite_count > 0:
             return "output", [activation.name]
     # Back-propagation goes from the output to the input.
-    for activation in reversed(reading.activations):
+    for activation in reversed(activations):
         if activation.gradient_nonfinite_count > 0:
             return "gradient", [activation.name]
-    return "", [layer.name for layer in reading.layers if layer.nonfinite_count > 0]
+    return "", [layer.name for layer in layers if layer.nonfinite_count > 0]
 
 
 def _starved(profile: Profile) -> list[str]:

@@ -77,6 +77,15 @@ class Statistics:
         """How many entries of the gradient are NaN or infinite."""
         return self.nan_count + self.inf_count
 
+    @property
+    def weights_nonfinite(self) -> bool:
+        """Whether weights are NaN or infinite, as far as they were looked at.
+
+        False where that is not known: without a gradient, the weights are not read.
+        """
+        known = self.nan_count == self.nan_count and self.size > 0
+        return known and not math.isfinite(self.weight_rms)
+
 
 #: The numeric fields of a layer's record, in the order of its row in an event file.
 COLUMNS = tuple(field.name for field in fields(Statistics))

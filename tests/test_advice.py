@@ -10,7 +10,7 @@ OUTCOMES = [
     *(("vanishing", cause) for cause in ("weights", "activations", "time", "dead")),
     *(("vanishing", cause) for cause in ("silent", "saturated")),
     *(("exploding", cause) for cause in ("growth", "update")),
-    *(("nonfinite", cause) for cause in ("output", "gradient", "")),
+    *(("nonfinite", cause) for cause in ("variables", "output", "gradient", "")),
     ("unknown", ""),
 ]
 
@@ -42,8 +42,9 @@ def test_causes_with_a_remedy_of_their_own_have_words_of_their_own() -> None:
     assert "learning rate" in advice("vanishing", "dead")[0]
     assert "float16" in advice("vanishing", "silent")[0]
     assert "initial weights" in advice("vanishing", "saturated")[0]
-    nonfinite = {sentence("nonfinite", cause, ["a"]) for cause in ("output", "gradient", "")}
-    assert len(nonfinite) == 3
+    origins = ("variables", "output", "gradient", "")
+    assert len({sentence("nonfinite", cause, ["a"]) for cause in origins}) == len(origins)
+    assert "auto_rollback" in advice("nonfinite", "variables")[0]
 
 
 def test_an_outcome_that_is_none_is_an_error() -> None:

@@ -135,7 +135,7 @@ def test_any_reading_has_a_consistent_diagnosis(reading: Reading, course: Course
         assert score == max(known) if known else math.isnan(score)
     verdict = diagnosis.verdict
     causes = {"vanishing": VANISHING, "exploding": EXPLODING}
-    causes["nonfinite"] = ("output", "gradient", "")
+    causes["nonfinite"] = ("variables", "output", "gradient", "")
     assert diagnosis.cause in causes.get(verdict, ("",))
     if verdict in ("vanishing", "exploding"):
         assert diagnosis.components[diagnosis.cause] >= THRESHOLD
@@ -350,6 +350,23 @@ def test_where_nan_began(make_reading: MakeReading, make_probed: MakeProbed) -> 
     assert of([1, 0, 2]) == ("nonfinite", "", ("dense_0", "dense_2"))
     # Training had none: the probe alone gives no verdict.
     assert of(0.0, output_nonfinite_count=outputs)[0] == "healthy"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+@pytest.mark.parametrize("nan_count", [0.0, 1.0])
+def test_weights_that_are_lost_are_to_blame(
+    make_reading: MakeReading, make_probed: MakeProbed, lost: float, nan_count: float
+) -> None:
+    # The gradient need not tell, and where it does, it follows from them.
+    probed = make_probed(output_nonfinite_count=5)
+    weights = [0.1, lost, lost]
+    found = diagnose(make_reading(weight_rms=weights, nan_count=nan_count, probed=probed))
+    assert (found.verdict, found.cause) == ("nonfinite", "variables")
+    assert found.blame == ("dense_1", "dense_2")
+    # Weights that have no gradient are not read: that is no reason for alarm.
+    missing = make_reading(weight_rms=weights, nan_count=math.nan)
+    assert diagnose(missing).verdict != "nonfinite"
 
 
 @pytest.mark.smoke

@@ -148,6 +148,16 @@ def test_nonfinite_counts_nan_and_inf() -> None:
     assert math.isnan(MISSING.nonfinite_count)
 
 
+@pytest.mark.smoke
+def test_weights_are_nonfinite_only_where_they_were_seen() -> None:
+    one = statistics_of(np.ones(2), np.ones(2) * 4, np.ones(2))
+    assert not one.weights_nonfinite
+    for lost in (math.nan, math.inf):
+        assert dataclasses.replace(one, weight_rms=lost).weights_nonfinite
+    assert not MISSING.weights_nonfinite
+    assert math.isnan(MISSING.weight_rms)
+
+
 def row_of(
     gradient: Array, weight_rms: float = 2.0, update_rms: float = 0.5
 ) -> tuple[Array, Array]:

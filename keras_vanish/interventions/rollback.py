@@ -241,11 +241,7 @@ def _trouble(state: RollbackState, look: Look) -> str:
     if state.stalled >= _STALLED * 4**state.barren:
         return f"no update was applied for {state.stalled} steps"
     if look.diagnosis is not None and not state.barren:
-        lost = [
-            layer.name
-            for layer in look.diagnosis.reading.layers
-            if not math.isfinite(layer.weight_rms) and layer.nonfinite_count > 0
-        ]
+        lost = [layer.name for layer in look.diagnosis.reading.layers if layer.weights_nonfinite]
         if lost:
             return f"the weights of {len(lost)} layers are NaN or infinite, first {lost[0]}"
     # Going back costs little at the first look.

@@ -98,6 +98,47 @@ def test_nan_and_inf(where: str, value: float, jit_compile: bool) -> None:
         assert math.isnan(bad.components["weights"])
 
 
+def hides_nan(x: Any) -> Any:
+    """ReLU as some processors compute it: 0 of NaN, which others pass on."""
+    return tf.where(x > 0, x, tf.zeros_like(x))
+
+
+def hiding() -> Any:
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(8, activation=hides_nan, name=name) for name in ("first", "second")]
+    model = keras.Sequential([keras.Input((4,)), *layers, L.Dense(1, name="head")])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("probe", ["auto", False])
+def test_nan_in_weights_behind_finite_gradients(probe: Any) -> None:
+    model = hiding()
+    kernel = model.get_layer("first").kernel
+    kernel.assign(tf.fill(kernel.shape, math.nan))
+    monitor = GradientMonitor(None, update_freq=1, probe=probe)
+    losses = fit(model, monitor).history["loss"]
+    assert all(map(math.isfinite, losses))
+    assert {d.reading.model.nonfinite_count for d in monitor.history} == {0.0}
+    found = {(d.verdict, d.cause, d.blame) for d in monitor.history}
+    assert found == {("nonfinite", "variables", ("first",))}
+    assert monitor.verdict == "nonfinite"
+
+
+def test_nan_in_weights_behind_finite_gradients_is_taken_back() -> None:
+    x, y = data()
+    # Only the gradient of the first kernel is NaN, and only in one batch.
+    x[9] = math.nan
+    plain, model = hiding(), hiding()
+    losses = fit(plain, x=x, y=y).history["loss"]
+    assert all(map(math.isfinite, losses))
+    assert np.isnan(plain.get_weights()[0]).all()
+    monitor = GradientMonitor(None, update_freq=1, auto_rollback=True)
+    fit(model, monitor, x=x, y=y)
+    assert [act.action for act in monitor.interventions] == ["roll_back"]
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
 # Folders.
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from keras_vanish.diagnosis import Verdict, diagnose
@@ -34,7 +35,7 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
         scale = reading.setdefault("weight_rms", 0.1)
         rms = reading.pop("rms", [1e-3] * 3)
         ratios = ratio if isinstance(ratio, Sequence) else [ratio] * len(rms)
-        updates = [share * scale for share in ratios]
+        updates = np.multiply(ratios, scale)
         diagnosis = diagnose(make_reading(step=step, rms=rms, update_rms=updates, **reading))
         return Look(
             step=step,

@@ -121,7 +121,11 @@ def test_nan_weights_take_it_back_at_once(make_look: MakeLook) -> None:
         nan_count=[0.0, 9.0, 9.0], weight_rms=math.nan, losses=[math.nan], verdict="nonfinite"
     )
     reason = restored(last([make_look(losses=CALM), lost]))
-    assert reason == "the weights of 2 layers are NaN or infinite, first dense_1"
+    assert reason == "the weights of 3 layers are NaN or infinite, first dense_0"
+    # Behind a ReLU that makes 0 of NaN, losses and gradients are finite.
+    hidden = make_look(weight_rms=[math.nan, 0.1, 0.1], losses=CALM, verdict="nonfinite")
+    reason = restored(last([make_look(losses=CALM), hidden]))
+    assert reason == "the weights of 1 layers are NaN or infinite, first dense_0"
 
 
 def test_divergence_takes_it_back(make_look: MakeLook) -> None:

@@ -27,6 +27,10 @@ from keras_vanish.scores import worst
 from keras_vanish.table import render
 from keras_vanish.track import Track
 
+#: For so many calls of the train function, all steps run as one function where XLA does not compile
+#: it: to trace another takes seconds, which a short run does not win back.
+SHORT_RUN = 1000
+
 
 class GradientMonitor(keras.callbacks.Callback):
     """Shows whether gradients reach every layer, while `fit` runs.
@@ -199,9 +203,13 @@ class GradientMonitor(keras.callbacks.Callback):
         strategy = model.distribute_strategy
         probes = bool(self.probe) and alone and not several_processes(strategy)
         interior = self._rescue.interior(xla) if self._may_act(model, optimizers) else Interior()
-        # What a `tf.cond` reads, XLA copies at every step. So there, the model's own
-        # function runs on the steps that are not recorded, if the host can choose.
+        # What a `tf.cond` may read, XLA copies at every step, and elsewhere the optimizer cannot
+        # compute in its place. So the model's own function runs on the steps that are not
+        # recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
+        chooses_after: int | None = None
+        if not model.run_eagerly:
+            chooses_after = 0 if always else SHORT_RUN
         self._watched = {}
         for attribute, optimizer in optimizers.items():
             capture = Capture(
@@ -212,6 +220,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
+                chooses_after=chooses_after,
                 probe=Probe(model, xla=xla) if probes else None,
                 interior=interior,
             )
@@ -226,7 +235,7 @@ class GradientMonitor(keras.callbacks.Callback):
             after=self._after_call,
             after_data=self._after_data,
             removed=self._end,
-            wrap_other=captures[0].wrap_unread if always and not interior.empty else None,
+            wrap_other=captures[0].wrap_unread if not interior.empty else None,
         )
 
     def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:

@@ -22,6 +22,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+import keras_vanish.monitor
 from keras_vanish import Diagnosis, GradientMonitor, read
 from keras_vanish.events import EventWriter
 from keras_vanish.scores import PATIENCE
@@ -149,6 +150,56 @@ def test_no_step_is_lost_where_several_run_in_one_call(
     monitor = GradientMonitor(None, update_freq=update_freq)
     fit(compiled(steps_per_execution=4, jit_compile=jit_compile), monitor, batches=12)
     assert steps(monitor) == expected
+
+
+class Counting(L.Layer):
+    """Counts how often it is traced, or called eagerly."""
+
+    calls = 0
+
+    def call(self, x: Any) -> Any:
+        if not isinstance(x, keras.KerasTensor):
+            self.calls += 1
+        return x
+
+
+class Drawing(Counting):
+    def call(self, x: Any) -> Any:
+        return super().call(x) + 0.01 * tf.random.normal([])
+
+
+@pytest.mark.parametrize(
+    ("counting", "options", "short", "update_freq", "traced"),
+    [
+        # A short run is one function, a long one has another for what is not recorded.
+        (Counting, {}, 12, 5, 1),
+        (Counting, {}, 3, 5, 2),
+        (Counting, {"steps_per_execution": 2}, 2, 5, 2),
+        # There is none that is not recorded.
+        (Counting, {}, 3, 1, 1),
+        # Each function would draw the same numbers again.
+        (Drawing, {}, 3, 5, 1),
+        # Under XLA from the first step on that is not recorded.
+        (Counting, {"jit_compile": True}, 1000, 5, 2),
+    ],
+)
+def test_a_long_run_goes_on_with_the_models_own_function(
+    counting: type[Counting],
+    options: dict[str, Any],
+    short: int,
+    update_freq: int,
+    traced: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", short)
+    monitor = GradientMonitor(None, update_freq=update_freq, probe=False)
+    layer = counting()
+    head = L.Dense(10, activation="softmax")
+    model = compiled(keras.Sequential([keras.Input((64,)), layer, head]), **options)
+    layer.calls = 0
+    fit(model, monitor, batches=12)
+    assert layer.calls == traced
+    assert steps(monitor) == list(range(0, 12, update_freq))
 
 
 # Keras 3.4 says so, with a monitor or without.

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+import keras_vanish.monitor
 from keras_vanish import GradientMonitor
 
 L = keras.layers
@@ -175,6 +176,12 @@ def check_same(plain: Run, monitored: Run) -> None:
     assert plain.logs == monitored.logs
 
 
+@pytest.fixture(autouse=True, params=[2])
+def short_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third call on, steps that are not recorded run the model's own function."""
+    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", request.param)
+
+
 # What takes XLA longest to compile.
 XLA = pytest.param("xla", marks=pytest.mark.soak)
 # One model and one optimizer stay; so does what is in test_rescue.py.
@@ -227,6 +234,14 @@ def test_the_probe_now_and_then_is_bit_identical(mode: str) -> None:
     assert [len(d.reading.activations) for d in monitor.history] == [6, 6, 6]
 
 
+def test_a_generator_that_counts_within_a_graph_is_bit_identical() -> None:
+    # TensorFlow's own generator begins anew in each function that is made of a step.
+    plain = run(noisy, "adam", "graph", samples=144)
+    monitor = GradientMonitor(None, update_freq=7, probe=False)
+    check_same(plain, run(noisy, "adam", "graph", monitor, samples=144))
+    assert len(monitor.history) == 2
+
+
 def test_a_model_that_cannot_be_probed_is_warned_about_and_not_changed() -> None:
     plain = run(noisy, "adam", "graph")
     monitor = GradientMonitor(None, update_freq=3)
@@ -252,7 +267,16 @@ def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
     assert len(monitor.history) >= 2
 
 
-@pytest.mark.parametrize("mode", [pytest.param("graph", marks=pytest.mark.smoke), XLA, "eager"])
+@pytest.mark.parametrize(
+    ("mode", "short_run"),
+    [
+        pytest.param("graph", 2, marks=pytest.mark.smoke),
+        ("graph", keras_vanish.monitor.SHORT_RUN),
+        pytest.param("xla", 2, marks=pytest.mark.soak),
+        ("eager", 2),
+    ],
+    indirect=["short_run"],
+)
 def test_every_cadence_is_bit_identical(mode: str, tmp_path: Path) -> None:
     # 144 = 4 * 32 + 16: the last batch of each epoch is partial, and is traced anew.
     plain = run(small, "adam", mode, samples=144)

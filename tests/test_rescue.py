@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+import keras_vanish.monitor
 from keras_vanish import GradientMonitor, rescue
 from keras_vanish.capture.guard import Guard
 from keras_vanish.interventions import (
@@ -79,6 +80,8 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         lambda: keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.01, 50)),
         {},
     ),
+    # From the third call on, another function runs the steps that are not recorded.
+    "two functions": (lambda: keras.optimizers.Adam(0.01), {}),
     "executions": (lambda: keras.optimizers.Adam(0.01), {"steps_per_execution": 7}),
     "loss scale": (
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
@@ -100,8 +103,10 @@ MARKS = {"adam": SMOKE, "loss scale": SMOKE, "xla momentum": SOAK}
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=MARKS.get(case, ())) for case in sorted(CASES)]
 )
-def test_a_calm_run_ends_bit_for_bit_as_without(case: str) -> None:
+def test_a_calm_run_ends_bit_for_bit_as_without(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer, options = CASES[case]
+    if case in ("two functions", "executions"):
+        monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", 2)
     steps = 6 if case == "eager" else 28
     plain, watched = (net(optimizer(), norm=True, **options) for _ in range(2))
     history = fit(plain, steps=steps)

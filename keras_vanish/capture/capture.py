@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_vanish.capture.columns import BINS, FLOATS
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.probe import Probe, Probed
+from keras_vanish.capture.purity import draws
 from keras_vanish.capture.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.strategies import reads_here
 from keras_vanish.capture.tap import RecorderFor, innermost, tap
@@ -54,6 +55,8 @@ class Capture:
         xla: Whether the train step is compiled by XLA.
         always: Whether each step that runs tapped is recorded, because every step is to be,
             or because the host runs the tapped one only when it is `wanted`.
+        chooses_after: After how many calls the host runs another function on those that are not
+            `wanted`; None: it never does.
         probe: What probes the batch on recorded steps of a wrapped train step.
         interior: What acts within every train step.
     """
@@ -66,6 +69,7 @@ class Capture:
         slots: int,
         xla: bool = False,
         always: bool = False,
+        chooses_after: int | None = None,
         probe: Probe | None = None,
         interior: Interior | None = None,
     ) -> None:
@@ -75,6 +79,7 @@ class Capture:
         self._slots = slots
         self._xla = xla
         self._always = always
+        self._chooses_after = chooses_after
         self._probe = probe
         self._interior = interior or Interior()
         self._data: Any = None
@@ -103,11 +108,19 @@ class Capture:
                     outputs = self._interior.run(self._model, step, args, kwargs)
             finally:
                 self._data = None
+            self._keep_to_one_function()
             if self._variables and not self._layers:
                 self._layers = self._order(_traced_forward_pass(self._model, args))
             return outputs
 
         return tapped_step
+
+    def _keep_to_one_function(self) -> None:
+        """Has the host run the tapped step alone, where two functions would draw two sequences."""
+        if self._chooses_after is None or self._xla:
+            return  # XLA has one generator for all of its functions.
+        if draws(tf.compat.v1.get_default_graph()):
+            self._chooses_after = None
 
     def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A train step as `wrap` gives it, for steps of which nothing is recorded."""
@@ -218,8 +231,13 @@ class Capture:
         return innermost(self._optimizer).gradient_accumulation_steps or 1
 
     def wanted(self) -> bool:
-        """Whether the next call is to run the tapped step."""
-        return not self._always or self._calls + 1 >= self._look_at
+        """Whether the next call is to run the tapped step.
+
+        It is one that ends with a look, unless the step has to be the same function each time.
+        """
+        after = self._chooses_after
+        alike = after is None or self._calls < after
+        return alike or self._calls + self._steps >= self._look_at
 
     def count(self, steps: int) -> bool:
         """Counts train steps that the host started; whether it is time to look."""

@@ -1,4 +1,4 @@
-"""Tells whether a traced computation leaves everything as it was."""
+"""Tells what state a traced computation has, and whether it leaves everything as it was."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ def refuse_side_effects(graph: Any) -> None:
                 "random numbers with keras.random and a SeedGenerator, and keep state in "
                 "self.add_weight."
             )
+
+
+def draws(graph: Any) -> bool:
+    """Whether what was traced draws random numbers from a state that is in the operation itself.
+
+    Each function that is made of it draws a sequence of its own, from the first number on.
+
+    Args:
+        graph: The `FuncGraph`; the functions that it calls are looked at, too. Of one that is too
+            large to be looked at, it is said that it does.
+    """
+    try:
+        return any(map(_holds_seed, set(_operations(graph))))
+    except ValueError:
+        return True
+
+
+def _holds_seed(name: str) -> bool:
+    definition = op_def_registry.get(name)
+    # Keras uses no dropout of cuDNN's, to which alone the seed belongs.
+    if definition is None or name.startswith("Cudnn"):
+        return False
+    return any(attribute.name == "seed2" for attribute in definition.attr)
 
 
 def _operations(graph: Any) -> Iterator[str]:

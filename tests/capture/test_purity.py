@@ -7,9 +7,11 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_vanish.capture.purity import refuse_side_effects
+from keras_vanish.capture.purity import draws, refuse_side_effects
 
 counter = tf.Variable(0.0)
+SEEDS = keras.random.SeedGenerator(1)
+GENERATOR = tf.random.Generator.from_seed(1)
 
 
 def loop(x: Any) -> Any:
@@ -62,3 +64,32 @@ def test_what_changes_something_is_refused(impure: Callable[[Any], Any], operati
         ValueError, match=f"change the training. Received: the operation {operation}"
     ):
         refuse_side_effects(graph)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x + tf.random.uniform([]), True),
+        (lambda x: tf.nn.dropout(x[None], 0.5), True),
+        (lambda x: tf.cond(x > 0, lambda: tf.random.normal([]), lambda: x), True),
+        (tf.function(lambda x: x + tf.random.normal([])), True),
+        (lambda x: tf.random.shuffle(x[None]), True),
+        # These keep their state in a variable, or have none.
+        (lambda x: keras.random.uniform([], seed=SEEDS) + x, False),
+        (lambda x: x + GENERATOR.normal([]), False),
+        (lambda x: x * tf.random.stateless_uniform([], [1, 2]), False),
+        (loop_with_a_side_effect, False),
+    ],
+)
+def test_what_draws_from_a_state_of_its_own(function: Callable[[Any], Any], expected: bool) -> None:
+    graph = tf.function(function).get_concrete_function(tf.constant(1.0)).graph
+    assert draws(graph) is expected
+
+
+def test_of_what_is_too_large_it_is_said_that_it_draws() -> None:
+    class Large:
+        def as_graph_def(self) -> Any:
+            raise ValueError("GraphDef cannot be larger than 2GB.")
+
+    assert draws(Large())

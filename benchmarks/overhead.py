@@ -8,7 +8,7 @@ in each, every variant trains for the same number of steps, and its time is divi
 that of plain `fit` in the same round. Everything is included: statistics, host reads,
 diagnosis, event writing, histograms. Tracing is not: it happens in a first `fit`, whose
 extra time, in seconds without and with the probe and with all flags, is a column of its own.
-What is measured is a long run, see `keras_vanish.monitor.SHORT_RUN`: all functions are traced then.
+What is measured is a long run, which traces two functions: see `keras_vanish.monitor.SHORT_RUN`.
 The column of the flags is with the probe, on a run in which they find nothing to do. Peak memory is
 that of processes of their own.
 """

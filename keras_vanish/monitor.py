@@ -27,8 +27,8 @@ from keras_vanish.scores import worst
 from keras_vanish.table import render
 from keras_vanish.track import Track
 
-#: For so many calls of the train function, all steps run as one function where XLA does not compile
-#: it: to trace another takes seconds, which a short run does not win back.
+#: In a fit of fewer steps, all of them run as one function, where XLA does not compile it: to trace
+#: another takes seconds, which a short run does not win back.
 SHORT_RUN = 1000
 
 
@@ -207,9 +207,7 @@ class GradientMonitor(keras.callbacks.Callback):
         # compute in its place. So the model's own function runs on the steps that are not
         # recorded, if the host can choose.
         always = xla and (self._every == 1 or steps == 1)
-        chooses_after: int | None = None
-        if not model.run_eagerly:
-            chooses_after = 0 if always else SHORT_RUN
+        chooses = always or (not model.run_eagerly and self._is_long())
         self._watched = {}
         for attribute, optimizer in optimizers.items():
             capture = Capture(
@@ -220,7 +218,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 slots=1 + steps // (self._every or steps),
                 xla=xla,
                 always=always,
-                chooses_after=chooses_after,
+                chooses=chooses,
                 probe=Probe(model, xla=xla) if probes else None,
                 interior=interior,
             )
@@ -235,8 +233,14 @@ class GradientMonitor(keras.callbacks.Callback):
             after=self._after_call,
             after_data=self._after_data,
             removed=self._end,
-            wrap_other=captures[0].wrap_unread if not interior.empty else None,
+            wrap_other=captures[0].wrap_unread if chooses and not interior.empty else None,
         )
+
+    def _is_long(self) -> bool:
+        """Whether the `fit` that begins is no short one, as far as Keras knows."""
+        params = self.params or {}
+        steps, epochs = params.get("steps"), params.get("epochs")
+        return steps is None or epochs is None or steps * epochs >= SHORT_RUN
 
     def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:
         if key not in self._tracks:

@@ -172,15 +172,15 @@ class Drawing(Counting):
     ("counting", "options", "short", "update_freq", "traced"),
     [
         # A short run is one function, a long one has another for what is not recorded.
-        (Counting, {}, 12, 5, 1),
-        (Counting, {}, 3, 5, 2),
-        (Counting, {"steps_per_execution": 2}, 2, 5, 2),
+        (Counting, {}, 25, 5, 1),
+        (Counting, {}, 24, 5, 2),
+        (Counting, {"steps_per_execution": 2}, 24, 5, 2),
         # There is none that is not recorded.
-        (Counting, {}, 3, 1, 1),
+        (Counting, {}, 24, 1, 1),
         # Each function would draw the same numbers again.
-        (Drawing, {}, 3, 5, 1),
-        # Under XLA from the first step on that is not recorded.
-        (Counting, {"jit_compile": True}, 1000, 5, 2),
+        (Drawing, {}, 24, 5, 1),
+        # XLA would copy what is read.
+        (Counting, {"jit_compile": True}, 25, 5, 2),
     ],
 )
 def test_a_long_run_goes_on_with_the_models_own_function(
@@ -197,9 +197,39 @@ def test_a_long_run_goes_on_with_the_models_own_function(
     head = L.Dense(10, activation="softmax")
     model = compiled(keras.Sequential([keras.Input((64,)), layer, head]), **options)
     layer.calls = 0
-    fit(model, monitor, batches=12)
+    fit(model, monitor, batches=12, epochs=2)
     assert layer.calls == traced
-    assert steps(monitor) == list(range(0, 12, update_freq))
+    assert steps(monitor) == list(range(0, 24, update_freq))
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_fit_of_unknown_length_may_be_long() -> None:
+    layer, head = Counting(), L.Dense(10, activation="softmax")
+    model = compiled(keras.Sequential([keras.Input((64,)), layer, head]))
+    layer.calls = 0
+    monitor = GradientMonitor(None, update_freq=5, probe=False)
+    model.fit(unknown_length(), shuffle=False, verbose=0, callbacks=[monitor])
+    assert layer.calls == 2
+
+
+def test_what_a_callback_sets_later_is_as_unseen_as_without_a_monitor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Keras sees it when it traces the step, which it does once: so must the second function be.
+    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", 2)
+
+    class Unfreeze(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.get_layer("first").trainable = True
+
+    weights = []
+    for monitors in ([], [GradientMonitor(None, update_freq=100)]):
+        model = mlp()
+        model.get_layer("first").trainable = False
+        fit(compiled(model), *monitors, Unfreeze(), epochs=2)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights):
+        np.testing.assert_array_equal(a, b)
 
 
 # Keras 3.4 says so, with a monitor or without.

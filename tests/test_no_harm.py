@@ -178,7 +178,7 @@ def check_same(plain: Run, monitored: Run) -> None:
 
 @pytest.fixture(autouse=True, params=[2])
 def short_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the third call on, steps that are not recorded run the model's own function."""
+    """A fit of as many steps runs the model's own function where it records nothing."""
     monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", request.param)
 
 

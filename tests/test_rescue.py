@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         lambda: keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.01, 50)),
         {},
     ),
-    # From the third call on, another function runs the steps that are not recorded.
+    # Another function runs the steps that are not recorded.
     "two functions": (lambda: keras.optimizers.Adam(0.01), {}),
     "executions": (lambda: keras.optimizers.Adam(0.01), {"steps_per_execution": 7}),
     "loss scale": (

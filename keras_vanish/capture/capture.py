@@ -55,8 +55,7 @@ class Capture:
         xla: Whether the train step is compiled by XLA.
         always: Whether each step that runs tapped is recorded, because every step is to be,
             or because the host runs the tapped one only when it is `wanted`.
-        chooses_after: After how many calls the host runs another function on those that are not
-            `wanted`; None: it never does.
+        chooses: Whether the host can run another function on calls that are not `wanted`.
         probe: What probes the batch on recorded steps of a wrapped train step.
         interior: What acts within every train step.
     """
@@ -69,7 +68,7 @@ class Capture:
         slots: int,
         xla: bool = False,
         always: bool = False,
-        chooses_after: int | None = None,
+        chooses: bool = False,
         probe: Probe | None = None,
         interior: Interior | None = None,
     ) -> None:
@@ -79,7 +78,7 @@ class Capture:
         self._slots = slots
         self._xla = xla
         self._always = always
-        self._chooses_after = chooses_after
+        self._chooses = chooses
         self._probe = probe
         self._interior = interior or Interior()
         self._data: Any = None
@@ -108,19 +107,14 @@ class Capture:
                     outputs = self._interior.run(self._model, step, args, kwargs)
             finally:
                 self._data = None
-            self._keep_to_one_function()
+            if self._chooses and not self._xla:
+                # XLA's generator has no seed: there no two runs are alike.
+                self._chooses = not draws(tf.compat.v1.get_default_graph())
             if self._variables and not self._layers:
                 self._layers = self._order(_traced_forward_pass(self._model, args))
             return outputs
 
         return tapped_step
-
-    def _keep_to_one_function(self) -> None:
-        """Has the host run the tapped step alone, where two functions would draw two sequences."""
-        if self._chooses_after is None or self._xla:
-            return  # XLA has one generator for all of its functions.
-        if draws(tf.compat.v1.get_default_graph()):
-            self._chooses_after = None
 
     def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A train step as `wrap` gives it, for steps of which nothing is recorded."""
@@ -233,11 +227,10 @@ class Capture:
     def wanted(self) -> bool:
         """Whether the next call is to run the tapped step.
 
-        It is one that ends with a look, unless the step has to be the same function each time.
+        Those are that end with a look; all, where there is no other function, or where two would
+        draw the same random numbers twice.
         """
-        after = self._chooses_after
-        alike = after is None or self._calls < after
-        return alike or self._calls + self._steps >= self._look_at
+        return not self._chooses or self._calls + self._steps >= self._look_at
 
     def count(self, steps: int) -> bool:
         """Counts train steps that the host started; whether it is time to look."""

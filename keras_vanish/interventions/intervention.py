@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.reading import StepLog
+from keras_vanish.scores import LEARNED_SHARE, learned_share
 
 Action = Literal[
     "clip",
@@ -130,6 +131,13 @@ class Look:
             return ""
         cause = self.diagnosis.cause
         return cause if cause in ("dead", "saturated") else ""
+
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether looking at its input saves the run nothing now; False where that is not known."""
+        return self.diagnosis is not None and (
+            learned_share(self.diagnosis.reading.probed) < LEARNED_SHARE
+        )
 
     @property
     def thrown(self) -> bool:

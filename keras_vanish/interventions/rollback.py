@@ -20,7 +20,8 @@ _STALLED = 40
 #: What the learning rate is multiplied by, at least.
 LOWEST = 1e-6
 
-#: For how many steps gradients must explode and the loss lie well above its first level.
+#: For how many steps gradients must explode, and the loss lie well above its first level or all
+#: that was learned be lost.
 _WORSE = 50
 
 #: The loss is near its best where it lies above it by no more than this share of its progress.
@@ -68,6 +69,7 @@ class RollbackState:
         born: What was wrong with the units at the first reading; None before it.
         looks: How many looks there were.
         worse: For how many steps gradients have exploded, with the loss well above its first level.
+        forgotten: For how many steps they have, and nothing is known any more of what was learned.
     """
 
     trend: LossTrend = field(default_factory=LossTrend)
@@ -83,6 +85,7 @@ class RollbackState:
     born: str | None = None
     looks: int = 0
     worse: int = 0
+    forgotten: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Rollback:
     - where units died or were saturated by training, and little is learned;
     - where the loss diverges: it stays at twice its first level, or loses more than half of
       what it had won;
-    - where gradients explode and the loss stays a quarter above its first level.
+    - where gradients explode, and the loss stays a quarter above its first level, or looking at
+      the input saves nothing of it any more.
 
     Where no finite loss follows a restoring, the data are to blame rather than the state: four
     times as many steps must be bad before the next.
@@ -203,6 +207,7 @@ class Rollback:
             skipped=0,
             stalled=0,
             worse=0,
+            forgotten=0,
         )
         return state, Decision(restore=True, factor=factor, intervention=intervention)
 
@@ -225,6 +230,7 @@ def _seen(state: RollbackState, look: Look) -> RollbackState:
         stalled=state.stalled + steps if log.stalled else 0,
         looks=state.looks + 1,
         worse=state.worse + steps if look.verdict == "exploding" and _high(trend) else 0,
+        forgotten=state.forgotten + steps if _forgets(look) else 0,
         born=look.lost if state.born is None and look.diagnosis is not None else state.born,
     )
 
@@ -269,7 +275,17 @@ def _trouble(state: RollbackState, look: Look) -> str:
             f"gradients have exploded for {state.worse} steps, and the loss is "
             f"{trend.recent:.3g}, after {trend.first:.3g} at first"
         )
+    if state.forgotten >= _WORSE:
+        return (
+            f"gradients have exploded for {state.forgotten} steps, and of what was learned of the "
+            "input nothing is left"
+        )
     return ""
+
+
+def _forgets(look: Look) -> bool:
+    """Whether the run had learned of its input, and explodes and knows nothing of it."""
+    return look.verdict == "exploding" and look.learned is True and look.knows_nothing
 
 
 def _ruined(state: RollbackState, look: Look) -> bool:
@@ -295,7 +311,7 @@ def _good(state: RollbackState, look: Look) -> bool:
         return False
     if "nonfinite" in (look.verdict, look.diagnosis.verdict):
         return False
-    if look.verdict == "exploding" and _high(trend):
+    if look.verdict == "exploding" and (_high(trend) or _forgets(look)):
         return False
     if log.stalled or log.skipped or not all(map(math.isfinite, (*log.losses, *log.norms))):
         return False

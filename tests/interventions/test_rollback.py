@@ -134,6 +134,37 @@ def test_divergence_takes_it_back(make_look: MakeLook) -> None:
     assert decision.factor == 0.5
 
 
+def test_an_explosion_that_forgets_what_was_learned_takes_it_back(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    # A network that is cut in two, at the loss of a constant prediction: the loss tells nothing.
+    def look(saved: float, **fields: Any) -> Look:
+        probed = make_probed(loss=2.0 * (1 - saved), shuffled_loss=2.0)
+        given = {"verdict": "exploding", "learned": True, "losses": [2.0] * 10, "probed": probed}
+        return make_look(**{**given, **fields})
+
+    calm = make_look(losses=CALM)
+    lost = [look(0.0)] * 5
+    reason = "gradients have exploded for 50 steps, and of what was learned of the input nothing"
+    assert restored(last([calm, *lost])).startswith(reason)
+    assert not restored(last([calm, *lost[:-1]]))
+    # It still learns, never has, is calm, or is not probed.
+    for other in (
+        look(0.2),
+        look(0.0, learned=False),
+        look(0.0, learned=None),
+        look(0.0, verdict="healthy"),
+        look(0.0, probed=None),
+    ):
+        assert not restored(last([calm, *[other] * 10]))
+    # One reading that knows something begins the count anew.
+    assert not restored(last([calm, *lost[:-1], look(0.2), *lost[:-1]]))
+    # Such a state is not kept as a good one.
+    kept = [look(0.0)] * 3
+    assert not last([calm, *kept], Rollback(every=1)).keep
+    assert last([calm, look(0.2)], Rollback(every=1)).keep
+
+
 def test_units_that_die_in_training_take_it_back(
     make_look: MakeLook, make_probed: Callable[..., Probed]
 ) -> None:

@@ -50,11 +50,14 @@ class Reinitialized:
     Attributes:
         touched: Layers with new weights, in the order of the forward pass.
         left_alone: Names of layers that have weights and kept them, each with the reason.
+        whole: Whether no layer with a kernel was left alone: frozen, protected or of a kind that
+            is not known.
         variables: `id` of each variable that was assigned.
     """
 
     touched: tuple[Touched, ...]
     left_alone: dict[str, str]
+    whole: bool
     variables: frozenset[int] = field(default=frozenset(), repr=False)
 
     @property
@@ -175,7 +178,8 @@ class _Adjusting:
                 known = isinstance(layer, kernel_start.KNOWN) or recurrent_start.known(layer)
                 why = "the forward pass did not reach it" if known else "not a layer with a kernel"
                 reasons.setdefault(name, why)
-        return Reinitialized(tuple(self._touched), reasons, frozenset(self.variables))
+        whole = not self._left_alone
+        return Reinitialized(tuple(self._touched), reasons, whole, frozenset(self.variables))
 
     def _first_set(
         self, layer: Any, call: Callable[..., Any], set_weights: Callable[..., None]

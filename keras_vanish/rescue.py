@@ -332,7 +332,7 @@ class Rescue:
             self._start.restore()
             self._start = None
             self._model.reset_metrics()
-            self._begin_anew()
+            self._begin_anew(None)
             yield planned
 
     def _reinitialized(self, planned: Intervention, batch: Any) -> Intervention:
@@ -348,18 +348,23 @@ class Rescue:
             why = "every layer is left alone: pretrained, protected, frozen, or without a kernel"
             return _refused(planned, why)
         self._renewed = True
-        self._begin_anew()
+        # The next look comes after some steps: new units that are lost then, training has lost.
+        self._begin_anew("" if found.whole else None)
         return dataclasses.replace(
             planned,
             before={layer.name: layer.before for layer in found.touched},
             after={layer.name: layer.after for layer in found.touched},
         )
 
-    def _begin_anew(self) -> None:
-        """Forgets what the other policies saw of weights that are gone."""
+    def _begin_anew(self, born: str | None) -> None:
+        """Forgets what the other policies saw of weights that are gone.
+
+        Args:
+            born: What is wrong with the units of those that are there now; None if not known.
+        """
         if self._rollback is not None:
             self._kept = [Snapshot(self._model, self._optimizer)]
-            self._rollback_state = self._rollback.begin()
+            self._rollback_state = self._rollback.begin(born)
         if self._rate is not None and self._rate_state is not None:
             # A rate that was too large for the old weights may be so for the new ones.
             self._rate_state = self._rate.forget(self._rate_state)

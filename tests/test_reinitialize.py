@@ -125,6 +125,7 @@ def test_what_is_not_to_be_touched_is_not() -> None:
     x = RANDOM.integers(0, 9, (16, 6))
     done = reinitialize(model, x, protect=["guarded"])
     assert done.names == ("head",)
+    assert not done.whole
     for name in untouched:
         assert same(before[name], values(model.get_layer(name))), name
     assert done.left_alone == {
@@ -324,6 +325,14 @@ def test_a_cell_that_is_not_known_is_left_alone() -> None:
     done = reinitialize(model, SEQUENCES)
     assert same(before, values(model.get_layer("own")))
     assert "its kind of cell is not known" in done.left_alone.values()
+    assert not done.whole
+
+
+def test_normalisation_layers_and_embeddings_are_no_kernels_left_alone() -> None:
+    model = sequential((6,), layers.Embedding(9, 4), layers.LayerNormalization(), layers.LSTM(4))
+    done = reinitialize(model, np.ones([8, 6], np.int32))
+    assert len(done.left_alone) == 2
+    assert done.whole
 
 
 def test_what_outputs_have_in_common_does_not_become_loud() -> None:

@@ -297,6 +297,17 @@ def test_slots_are_those_of_the_start_again() -> None:
     assert found.history["loss"][-1] < 2.0
 
 
+def test_new_weights_that_the_rate_kills_are_taken_back_with_a_lower_one() -> None:
+    # From new weights, too, a few updates at this rate leave dead units: the first look after
+    # them must not take those for born so.
+    model = net(keras.optimizers.SGD(0.7, momentum=0.9), 6, start=keras.initializers.Constant(-1))
+    monitor = GradientMonitor(None, update_freq=10, auto_init=True, auto_rollback=True)
+    fit(model, monitor, epochs=2)
+    assert actions(monitor)[:2] == ["reinitialize", "roll_back"]
+    assert "training itself led to this" in monitor.interventions[1].reason
+    assert monitor.interventions[1].step < 60
+
+
 def in_front_of_a_frozen_stack(rate: float) -> Any:
     """A model that new weights do not help: what loses the signal is frozen."""
     keras.utils.set_random_seed(0)

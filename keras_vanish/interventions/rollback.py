@@ -137,9 +137,14 @@ class Rollback:
         if self.folder is not None and not isinstance(self.folder, (str, os.PathLike)):
             raise ValueError(f"folder must be a path or None. Received: folder={self.folder!r}.")
 
-    def begin(self) -> RollbackState:
-        """The state before the first step."""
-        return RollbackState()
+    def begin(self, born: str | None = None) -> RollbackState:
+        """The state before the first step.
+
+        Args:
+            born: What is wrong with the units then: nothing (empty) where they were just given new
+                weights. None: the first look tells, at the first step of a `fit`.
+        """
+        return RollbackState(born=born)
 
     def decide(self, state: RollbackState, look: Look) -> tuple[RollbackState, Decision]:
         """The next state, and what to do.

@@ -134,6 +134,18 @@ def test_divergence_takes_it_back(make_look: MakeLook) -> None:
     assert decision.factor == 0.5
 
 
+def test_new_weights_are_alive_whatever_the_first_look_after_them_shows(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    dead = make_probed(rms=[0, 0, 1.0], dead_fraction=[0, 0, 1.0])
+    look = make_look(losses=CALM, probed=dead, verdict="vanishing")
+    assert look.lost == "dead"
+    state, _ = ROLLBACK.decide(ROLLBACK.begin(), look)
+    assert not ROLLBACK.decide(state, look)[1].restore
+    _, decision = ROLLBACK.decide(ROLLBACK.begin(born=""), look)
+    assert restored(decision).startswith("training itself led to this")
+
+
 def test_an_explosion_that_forgets_what_was_learned_takes_it_back(
     make_look: MakeLook, make_probed: Callable[..., Probed]
 ) -> None:

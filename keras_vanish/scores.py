@@ -278,7 +278,8 @@ def by_silence(layers: Sequence[LayerReading], course: Course) -> float:
     known = [layer for layer in layers if not math.isnan(layer.gradient_rms)]
     if len(known) < 2 or course.learned is None:
         return math.nan
-    heard = [layer.gradient_rms != 0 for layer in known]
+    # NaN arrives, too: the RMS is that of the other entries.
+    heard = [layer.gradient_rms != 0 or layer.nonfinite_count > 0 for layer in known]
     beginning = any(_opening(layer) or layer.weight_rms == 0 for layer in known)
     silent = not any(heard[: (len(heard) - 1) // 3 + 1]) and any(heard)
     return float(silent and not beginning)

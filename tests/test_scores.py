@@ -464,6 +464,9 @@ def test_early_layers_are_silent_where_no_gradient_arrives(
     assert of(nan, 0.0, 0.0, nan, 1e-3) == 1.0  # Frozen layers do not count.
     assert of(0.0, 1e-9, 1e-9, 1e-3) == 0.0
     assert of(1e-12, 0.0, 0.0, 1e-3) == 0.0
+    # NaN is no zero, where the entries beside it are.
+    assert of(0.0, 0.0, 1e-3, nan_count=[5.0, 0.0, 0.0]) == 0.0
+    assert of(0.0, 0.0, 1e-3, nan_count=[0.0, 0.0, 5.0]) == 1.0
     assert of(0.0, 0.0, 0.0) == 0.0  # Nothing to compare with.
     assert math.isnan(of(0.0))
     assert math.isnan(of(nan, 1.0))

@@ -251,10 +251,9 @@ def _trouble(state: RollbackState, look: Look) -> str:
         return f"the gradients of the last {state.skipped} updates are NaN or infinite"
     if state.stalled >= _STALLED * 4**state.barren:
         return f"no update was applied for {state.stalled} steps"
-    if look.diagnosis is not None and not state.barren:
-        lost = [layer.name for layer in look.diagnosis.reading.layers if layer.weights_nonfinite]
-        if lost:
-            return f"the weights of {len(lost)} layers are NaN or infinite, first {lost[0]}"
+    if look.diagnosis is not None and look.diagnosis.cause == "variables" and not state.barren:
+        lost = look.diagnosis.blame
+        return f"the weights of {len(lost)} layers are NaN or infinite, first {lost[0]}"
     # Going back costs little at the first look.
     certain = look.diagnosis is not None and look.diagnosis.certain
     if look.thrown and (certain or state.looks == 1):

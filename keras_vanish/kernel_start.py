@@ -37,6 +37,14 @@ KNOWN = (
 _QUIET = 0.3
 
 
+#: Behind frozen layers that let next to nothing through, the last kernel is so large that its
+#: own training changes nothing that shows: below this share of the size of the pre-activations.
+_FIXED = 1e-3
+
+#: So outputs get the spread at once that those of a trained classifier have.
+_FINAL_SPREAD = 5.0
+
+
 @dataclass(frozen=True)
 class Aim:
     """What pre-activations should be like.
@@ -139,7 +147,10 @@ def start(
         scale = share * wanted.spread / np.maximum(units, max(0.1 * whole, least))
         kernel.assign(drawn * _along_units(layer, drawn, scale))
     else:
-        scale = np.array(share * wanted.spread / max(whole, least))
+        spread = share * wanted.spread
+        if aim in _LAST and whole < _FIXED * size:
+            spread = _FINAL_SPREAD
+        scale = np.array(spread / max(whole, least))
         kernel.assign(drawn * scale)
     if bias is not None:
         bias.assign(np.broadcast_to(-centre.numpy() * scale, tuple(bias.shape)))

@@ -254,6 +254,7 @@ class StepLog:
         skipped: Steps that were skipped, because their gradient was not finite.
         stalled: Whether no update at all was applied.
         rate: The learning rate of the last update; NaN where it is not known.
+        momentum: The share of each update that the next one repeats, in [0, 1).
     """
 
     norms: tuple[float, ...] = ()
@@ -262,6 +263,7 @@ class StepLog:
     skipped: int = 0
     stalled: bool = False
     rate: float = math.nan
+    momentum: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from keras_vanish import resume
 from keras_vanish.capture.guard import Guard
 from keras_vanish.capture.interior import Interior
 from keras_vanish.capture.losses import LossLog
+from keras_vanish.capture.momentum import correct_momentum, momentum
 from keras_vanish.capture.rate import RateFactor
 from keras_vanish.capture.update import build
 from keras_vanish.diagnosis import Diagnosis, Verdict
@@ -85,7 +86,8 @@ class Rescue:
         self._model: Any = None
         self._optimizer: Any = None
         self._norm: Callable[[], Any] | None = None
-        self._kept: list[Snapshot] = []
+        self._kept: list[tuple[Snapshot, float]] = []
+        self._remembered = 1.0
         self._start: Snapshot | None = None
         self._protected: frozenset[str] = frozenset()
         self._pending: Intervention | None = None
@@ -205,6 +207,7 @@ class Rescue:
         self._renewed = False
         self._gives_batches = gives_batches
         self._taken = not self.asked
+        self._remembered = self._factor()
         self._set_factor()
         if model.built:
             self._take()
@@ -222,7 +225,7 @@ class Rescue:
             self._start = Snapshot(model, optimizer)
             self._protected = pretrained(model)
         if self._rollback is not None:
-            self._kept = [Snapshot(model, optimizer)]
+            self._kept = [self._copied()]
         self._set_limits()
 
     def end(self) -> None:
@@ -302,16 +305,40 @@ class Rescue:
                 self._start = None  # It is not going to be needed: memory for training.
         if self._rollback is not None and self._rollback_state is not None:
             self._rollback_state, decision = self._rollback.decide(self._rollback_state, look)
-            if decision.keep:
+            if decision.keep and not self._on_trial():
                 self._keep()
             if decision.intervention is not None:
                 yield self._rolled_back(decision, decision.intervention)
                 return
         if self._rate is not None and self._rate_state is not None:
             self._rate_state, act = self._rate.decide(self._rate_state, look)
-            self._set_factor()
             if act is not None:
-                yield self._marked(act)
+                yield self._marked(self._tried(act))
+            self._set_factor()
+
+    def _on_trial(self) -> bool:
+        """Whether a larger rate is being tried."""
+        return self._rate_state is not None and not math.isnan(self._rate_state.before)
+
+    def _tried(self, act: Intervention) -> Intervention:
+        """Keeps the state before a larger rate is tried, and takes the run back to it after."""
+        if self._rollback_state is None or self._dry_run:
+            return act
+        if self._on_trial():
+            self._keep()
+        elif act.action == "take_back_rate":
+            self._go_back()
+            trend = self._rollback_state.trend.restored()
+            self._rollback_state = dataclasses.replace(self._rollback_state, trend=trend)
+            return dataclasses.replace(act, reason=f"{act.reason}; the weights go back with it")
+        return act
+
+    def _go_back(self) -> None:
+        """Gives the run the last state that was kept."""
+        snapshot, factor = self._kept[-1]
+        snapshot.restore()
+        self._remembered = factor
+        self._model.reset_metrics()
 
     def _planned(self, planned: Intervention) -> Iterator[Intervention]:
         if planned.action != "reinitialize" or self._dry_run:
@@ -333,6 +360,7 @@ class Rescue:
             self._start = None
             self._model.reset_metrics()
             self._begin_anew(None)
+            self._leave_to_the_user()
             yield planned
 
     def _reinitialized(self, planned: Intervention, batch: Any) -> Intervention:
@@ -363,23 +391,33 @@ class Rescue:
             born: What is wrong with the units of those that are there now; None if not known.
         """
         if self._rollback is not None:
-            self._kept = [Snapshot(self._model, self._optimizer)]
+            self._kept = [self._copied()]
             self._rollback_state = self._rollback.begin(born)
         if self._rate is not None and self._rate_state is not None:
             # A rate that was too large for the old weights may be so for the new ones.
-            self._rate_state = self._rate.forget(self._rate_state)
+            self._rate_state = self._rate.renewed(self._rate_state)
         if self._clipping is not None:
             self._clip_state = self._clipping.begin()
         self._set_limits()
 
+    def _leave_to_the_user(self) -> None:
+        """Undoes what was done to the rate for weights that are gone."""
+        self._rollback_factor = 1.0
+        # Less is enough to act on a run that begins than on one that goes on.
+        if self._rate is not None and self._rate_state is not None:
+            ratio = self._rate_state.ratio
+            self._rate_state = dataclasses.replace(self._rate.begin(), ratio=ratio)
+        if self._rollback_state is not None:
+            self._rollback_state = dataclasses.replace(self._rollback_state, looks=1)
+        self._set_factor()
+
     def _rolled_back(self, decision: Decision, act: Intervention) -> Intervention:
         if not self._dry_run:
             if decision.restore or decision.stop:
-                self._kept[-1].restore()
+                self._go_back()
                 # If it leads here again, it was not good.
                 if len(self._kept) > 1:
                     self._kept.pop()
-                self._model.reset_metrics()
                 if self._rate is not None and self._rate_state is not None:
                     self._rate_state = self._rate.lowered(self._rate_state, decision.factor)
                 else:
@@ -391,14 +429,18 @@ class Rescue:
 
     def _keep(self) -> None:
         assert self._rollback is not None
-        snapshot = Snapshot(self._model, self._optimizer)
-        if not snapshot.finite():
+        kept = self._copied()
+        if not kept[0].finite():
             return
-        self._kept = [*self._kept, snapshot][-self._rollback.copies :]
+        self._kept = [*self._kept, kept][-self._rollback.copies :]
         if self._rollback.folder is not None:
             folder = os.fspath(self._rollback.folder)
             os.makedirs(folder, exist_ok=True)
             self._model.save_weights(os.path.join(folder, "good.weights.h5"))
+
+    def _copied(self) -> tuple[Snapshot, float]:
+        """The state of the run, and the factor that is in what the optimizer remembers."""
+        return Snapshot(self._model, self._optimizer), self._remembered
 
     def _clip_account(self, look: Look) -> Iterator[Intervention]:
         log = look.log
@@ -446,7 +488,8 @@ class Rescue:
                 numbers["gradients/skipped_steps"] = float(skipped)
         losses = interior.losses.read().tolist() if interior.losses is not None else ()
         stalled, self._updates = updates == self._updates, updates
-        log = StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate)
+        remembers = momentum(self._optimizer)
+        log = StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate, remembers)
         return log, numbers
 
     def _factor(self) -> float:
@@ -454,9 +497,12 @@ class Rescue:
         return self._rollback_factor * (self._rate_state.factor if self._rate_state else 1.0)
 
     def _set_factor(self) -> None:
-        factor = self._interior.factor
-        if factor is not None and factor.value != self._factor():
-            factor.assign(self._factor())
+        factor, wanted = self._interior.factor, self._factor()
+        if factor is not None and factor.value != wanted:
+            factor.assign(wanted)
+        if factor is not None and self._remembered != wanted:
+            correct_momentum(self._optimizer, wanted / self._remembered)
+            self._remembered = wanted
 
     def _set_limits(self) -> None:
         guard = self._interior.guard

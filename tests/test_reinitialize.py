@@ -61,6 +61,21 @@ def test_each_unit_of_a_sigmoid_layer_is_centred_and_scaled(fused: bool) -> None
     assert np.sqrt(np.mean(np.square(head))) == pytest.approx(0.3, rel=1e-3)
 
 
+@pytest.mark.parametrize(("depth", "spread"), [(2, 0.3), (8, 5.0)])
+def test_outputs_that_the_last_layer_cannot_enlarge_are_large_at_once(
+    depth: int, spread: float
+) -> None:
+    # What passes eight sigmoid layers differs by 1e-5, and so would the kernel's gradient.
+    keras.utils.set_random_seed(0)
+    stack = [layers.Dense(64, "sigmoid", trainable=False) for _ in range(depth)]
+    head = layers.Dense(3, name="head")
+    model = keras.Sequential([layers.Input((10,)), layers.Dense(64), *stack, head])
+    done = reinitialize(model, X)
+    assert len(done.names) == 2
+    outputs = model(X).numpy()
+    assert np.sqrt(np.mean(np.square(outputs))) == pytest.approx(spread, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("layer", "axes"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -22,12 +23,14 @@ from keras_vanish.interventions import (
     AdaptiveClipping,
     Intervention,
     LearningRateControl,
+    Look,
     NormClipping,
     PercentileClipping,
     Reinitialization,
     Rollback,
     ZScoreClipping,
 )
+from keras_vanish.interventions.learning_rate import RateState
 from keras_vanish.rescue import CLIPPING, policy
 
 L = keras.layers
@@ -218,6 +221,62 @@ ARRAY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationW
 
 
 @ARRAY
+@dataclasses.dataclass(frozen=True)
+class Tries(LearningRateControl):
+    """Tries a larger rate at step 10, and finds at step 20 that it was too large."""
+
+    def decide(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+        if look.step == 10:
+            state = dataclasses.replace(state, factor=0.5, before=0.25)
+            return state, Intervention(10, "restore_rate", "on trial")
+        if look.step == 20:
+            state = dataclasses.replace(state, factor=0.25, before=math.nan)
+            return state, Intervention(20, "take_back_rate", "it is worse")
+        return state, None
+
+
+@pytest.mark.parametrize("how", [{"auto_rollback": Rollback(every=1)}, {}, {"dry_run": True}])
+def test_a_trial_that_failed_leaves_no_trace(how: dict[str, Any]) -> None:
+    model = net(keras.optimizers.SGD(0.1, momentum=0.9), norm=True)
+    monitor = GradientMonitor(None, update_freq=5, auto_lr=Tries(), **how)
+    weights: list[list[Array]] = []
+    slots: list[list[Array]] = []
+
+    def note(batch: int, logs: Any) -> None:
+        weights.append([v.numpy() for v in model.variables])
+        slots.append([v.numpy() for v in model.optimizer.momentums])
+
+    fit(model, monitor, keras.callbacks.LambdaCallback(on_train_batch_end=note), steps=22)
+    assert actions(monitor) == ["restore_rate", "take_back_rate"]
+    # Another state that was kept meanwhile is that of the trial.
+    same = all(map(np.array_equal, weights[10], weights[20]))
+    assert same == ("auto_rollback" in how)
+    if same:
+        # They hold the rate that there is now, half of that of the trial.
+        for one, other in zip(slots[10], slots[20]):
+            np.testing.assert_allclose(one, 2 * other, rtol=1e-6)
+    assert ("the weights go back with it" in monitor.interventions[1].reason) == same
+
+
+@pytest.mark.smoke
+def test_what_is_left_of_the_larger_rate_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    correct = rescue.correct_momentum
+
+    def noted(optimizer: Any, share: float) -> None:
+        shares.append(share)
+        correct(optimizer, share)
+
+    monkeypatch.setattr(rescue, "correct_momentum", noted)
+    model = net(keras.optimizers.SGD(100.0, momentum=0.9))
+    monitor = GradientMonitor(None, update_freq=5, auto_lr=True, auto_rollback=True)
+    fit(model, monitor)
+    assert "roll_back" in actions(monitor)
+    rates = [act.after["learning_rate"] for act in monitor.interventions]
+    # In all, what there is now is that of the last rate.
+    assert np.prod(shares) == pytest.approx(rates[-1] / 100.0)
+
+
 def test_a_callback_that_sets_the_rate_and_the_factor_do_not_fight() -> None:
     model = net(keras.optimizers.SGD(50.0))
     rates: list[float] = []
@@ -340,6 +399,29 @@ def test_weights_that_did_not_help_are_taken_back() -> None:
     assert changed == [first < step < last for step in range(len(changed))]
     for one, other in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+def test_with_the_first_weights_the_rate_is_the_users_again() -> None:
+    model = in_front_of_a_frozen_stack(0.1)
+
+    @dataclasses.dataclass(frozen=True)
+    class Lowers(LearningRateControl):
+        def decide(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+            if look.step != 60:
+                return state, None
+            return dataclasses.replace(state, factor=0.25), Intervention(60, "lower_rate", "test")
+
+    flags = {"auto_init": Reinitialization(attempts=1), "auto_rollback": True}
+    monitor = GradientMonitor(None, update_freq=20, auto_lr=Lowers(), **flags)
+    factors: dict[int, float] = {}
+
+    def note(batch: int, logs: Any) -> None:
+        factors[len(factors)] = monitor._rescue._interior.factor.value
+
+    fit(model, monitor, keras.callbacks.LambdaCallback(on_train_batch_end=note), epochs=10)
+    (back,) = (act.step for act in monitor.interventions if act.action == "take_back_weights")
+    assert factors[back - 1] == 0.25
+    assert factors[back] == 1.0
 
 
 @pytest.mark.parametrize("how", ["dry_run", "refused"])

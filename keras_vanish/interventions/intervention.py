@@ -49,6 +49,8 @@ _ALONG = 1.05
 #: A median update ratio above this is large, and more so one after clipping.
 _LET_THROUGH = 0.01
 
+#: How many times its first update a gradient moves the weights in the end, with momentum 0.9.
+_USUAL_REACH = 10
 
 #: The most figures that a sentence gives; all are in the record.
 _MOST_CHANGES = 3
@@ -96,6 +98,21 @@ class Look:
         ratios = self.diagnosis.reading.update_ratios.tolist()
         return tuple(ratio for ratio in ratios if ratio == ratio)
 
+    def right_ratio(self, aim: float) -> float:
+        """The median update ratio that is right for the run, whatever its momentum.
+
+        A gradient moves the weights by `1 / (1 - momentum)` times its first update in the end.
+
+        Args:
+            aim: The ratio that is right up to a momentum of 0.9.
+        """
+        return aim * min(1.0, _USUAL_REACH * (1 - self.log.momentum))
+
+    @property
+    def share(self) -> float:
+        """The share of the loss that looking at the input saves now; NaN where not known."""
+        return learned_share(self.diagnosis.reading.probed) if self.diagnosis else math.nan
+
     @property
     def unclipped_ratio(self) -> float:
         """What `update_ratio` would have been, had the guard not clipped.
@@ -135,9 +152,7 @@ class Look:
     @property
     def knows_nothing(self) -> bool:
         """Whether looking at its input saves the run nothing now; False where that is not known."""
-        return self.diagnosis is not None and (
-            learned_share(self.diagnosis.reading.probed) < LEARNED_SHARE
-        )
+        return self.share < LEARNED_SHARE
 
     @property
     def thrown(self) -> bool:

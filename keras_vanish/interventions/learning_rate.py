@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 from keras_vanish.interventions.intervention import (
     Action,
@@ -12,7 +13,7 @@ from keras_vanish.interventions.intervention import (
     check_number,
     check_whole,
 )
-from keras_vanish.interventions.loss_trend import LossTrend
+from keras_vanish.interventions.loss_trend import PROGRESS, LossTrend
 
 #: A run that oscillates because of its learning rate changes its weights by more than this.
 _LARGE = 0.001
@@ -27,8 +28,29 @@ _CLIPPED_UPDATES = 20
 #: this share of what it aimed at.
 _MUCH = 0.1
 
-#: A rate that was lowered because of the size of its updates is restored to so many times that.
-_ROOM = 2.0
+#: How many of the last update ratios are kept, and how many of them tell what is usual.
+_KEPT, _ENOUGH = 5, 3
+
+#: The loss has come down where its best level has, by this share.
+_DOWN = 0.05
+
+#: The loss is at its best where it lies above that by no more than this share of it ...
+_AT_BEST = 0.1
+
+#: ... and apart from it above this one.
+_APART = 0.25
+
+#: Looking at the input saves this share of the loss: a larger rate has nothing to gain.
+_DONE = 0.99
+
+#: Updates may be doubled below this share of what is right.
+_SMALL = 0.5
+
+#: Updates below this share of it throw no run about.
+_STILL = 0.01
+
+#: What a lowered rate is multiplied by in a trial; and after one that failed.
+_STEP, _SMALL_STEP = 2.0, math.sqrt(2.0)
 
 
 @dataclass(frozen=True)
@@ -37,12 +59,12 @@ class RateState:
 
     Attributes:
         factor: What the learning rate is multiplied by.
-        ceiling: What it is restored to at most.
         trend: Where the loss is going.
         step: Of the look before.
         since: Steps since the factor changed.
         quiet: Steps since there was trouble, or the factor changed.
         cuts: How often it was lowered with no calm between.
+        failed: Whether a larger rate was tried and failed, or the last one was too large.
         before: The factor before the last restoring or raising, while that is on probation.
         level: The loss then.
         updates: Updates since the guard's clipping was last judged.
@@ -52,16 +74,20 @@ class RateState:
         looks: For how many looks.
         ratio: The median update ratio at the last look without trouble; NaN before one.
         raisable: Whether the rate may be raised: it never had to be lowered.
+        renewed: Whether the weights are not those that the rate was chosen for.
         unchecked: Whether it was lowered by much and no update has been seen since.
+        ratios: The last median update ratios since the factor changed.
+        low: The best level of the loss since then, but for small steps.
+        still: For how many steps that has not come down.
     """
 
     factor: float = 1.0
-    ceiling: float = 1.0
     trend: LossTrend = field(default_factory=LossTrend)
     step: int = 0
     since: float = math.inf
     quiet: int = 0
     cuts: int = 0
+    failed: bool = False
     before: float = math.nan
     level: float = math.nan
     updates: int = 0
@@ -71,7 +97,16 @@ class RateState:
     looks: int = 0
     ratio: float = math.nan
     raisable: bool = True
+    renewed: bool = False
     unchecked: bool = False
+    ratios: tuple[float, ...] = ()
+    low: float = math.inf
+    still: int = 0
+
+    @property
+    def usual_ratio(self) -> float:
+        """The usual median update ratio since the factor changed; NaN where it is not known."""
+        return median(self.ratios) if len(self.ratios) >= _ENOUGH else math.nan
 
 
 @dataclass(frozen=True)
@@ -86,17 +121,27 @@ class LearningRateControl:
     - as far where the guard clips most of the steps, what it lets through is still above
       `aim`, and the loss does not fall;
     - to `cut` of what it is where the loss diverges, and where it oscillates and nothing is
-      learned.
+      learned;
+    - in a run that was lowered before, taken back or given new weights, to `cut` of what it is
+      where the loss has not come down for twice `cool_down` steps, while updates are above
+      `aim`, or the loss lies a quarter above its best.
 
     A cut to less than a tenth is checked at the next look, and corrected if updates are far below
     `aim` then: the batch that called for it was an odd one.
 
-    After `calm` steps without trouble it is doubled, up to 1; where its updates were as large as
-    the weights, up to twice what it was lowered to. It is raised above 1, by a factor of ten
-    at most, where the run is starved evenly: healthy by depth, all update ratios below `tiny`,
-    nothing learned, the loss no lower, and no warm-up going on. Restoring and raising are on
-    probation for `calm` steps: if trouble comes back, or the loss rises after a raise, that is
-    taken back for good.
+    After `cool_down` steps without trouble a lowered rate is doubled on trial, up to 1, where
+    updates are usually below half of `aim`, the loss is at its best, and there is something to
+    be learned yet. A trial has failed if trouble comes back in as many steps, or the loss is
+    higher at their end: then the rate is taken back, with `auto_rollback` the weights too, and
+    the next, smaller step is tried after `calm` steps.
+
+    The factor is raised above 1, by ten at most, where the run is starved evenly: healthy by
+    depth, all update ratios below `tiny`, nothing learned, the loss no lower, and no warm-up
+    going on. If trouble comes back within `calm` steps, or the loss rises, that is taken back
+    for good.
+
+    `aim` is that of a momentum up to 0.9. Above, it is less, by `10 * (1 - momentum)`: what one
+    gradient does adds up to `1 / (1 - momentum)` of its first update.
 
     Attributes:
         aim: The median update ratio that is right for a run.
@@ -136,12 +181,15 @@ class LearningRateControl:
 
     def forget(self, state: RateState) -> RateState:
         """The state after the run was taken back to an earlier one: the factor stays."""
-        return replace(_counted_anew(state), trend=state.trend.restored())
+        anew = _counted_anew(state)
+        return replace(anew, trend=state.trend.restored(), before=math.nan, level=math.nan)
+
+    def renewed(self, state: RateState) -> RateState:
+        """The state after the run was given new weights: the rate was chosen for others."""
+        return replace(self.forget(state), renewed=True)
 
     def lowered(self, state: RateState, share: float) -> RateState:
         """The state after the run was taken back, and the rate lowered with it.
-
-        There it stays, unless that was too much: what threw a run off once does it again.
 
         Args:
             state: The state before.
@@ -151,7 +199,7 @@ class LearningRateControl:
         return replace(
             self.forget(state),
             factor=factor,
-            ceiling=factor,
+            failed=state.failed or not math.isnan(state.before),
             raisable=False,
             unchecked=share < _MUCH,
         )
@@ -165,21 +213,23 @@ class LearningRateControl:
         """
         state = self._seen(state, look)
         trouble = self._trouble(state, look)
-        if trouble is None and not math.isnan(state.before):
-            trouble = _worse(state)
+        if trouble is None:
+            trouble = self._worse(state)
+        if trouble is None:
+            trouble = self._unsettled(state)
+            if trouble is not None:
+                state = replace(state, failed=True)
         if trouble is not None:
             share, reason = trouble
             if not math.isnan(state.before):
                 factor = min(state.before, max(self.lowest, state.factor * share))
-                state = replace(state, ceiling=min(state.ceiling, factor))
+                state = replace(state, failed=True)
                 return self._change(state, look, factor, "take_back_rate", reason)
             factor = max(self.lowest, state.factor * share)
             large = _thrown(look) or look.held
             wait = self.cool_down * (1 if large else 2 ** max(0, state.cuts - 1))
             if state.since < wait or factor >= state.factor:
                 return replace(state, quiet=0, starved=0, looks=0), None
-            if large:
-                state = replace(state, ceiling=min(state.ceiling, _ROOM * factor))
             state = replace(state, cuts=state.cuts + 1)
             return self._change(state, look, factor, "lower_rate", reason)
         if 0 < look.unclipped_ratio < math.inf:
@@ -188,19 +238,16 @@ class LearningRateControl:
             return state, None
         if state.unchecked:
             state = replace(state, unchecked=False)
-            if 0 < look.update_ratio < _MUCH * self.aim:
+            # Units that are lost get no gradient, however large the rate.
+            if 0 < look.update_ratio < _MUCH * look.right_ratio(self.aim) and not look.lost:
                 return self._correct(state, look)
-        if state.quiet < self.calm:
-            return state, None
-        state = replace(state, before=math.nan, level=math.nan, cuts=0)
-        if state.factor < state.ceiling:
-            ratio = look.update_ratio
-            if 2 * ratio > self.aim:
-                return state, None
-            factor = min(2 * state.factor, state.ceiling)
-            state = replace(state, before=state.factor, level=state.trend.recent)
-            reason = f"no trouble for {state.quiet} steps"
-            return self._change(state, look, factor, "restore_rate", reason)
+        probation = self.calm if state.factor > 1 else self.cool_down
+        if state.quiet >= probation and not math.isnan(state.before):
+            state = replace(state, before=math.nan, level=math.nan, failed=False)
+        if state.quiet >= self.calm:
+            state = replace(state, cuts=0)
+        if state.factor < 1:
+            return self._restored(state, look)
         if state.starved >= self.calm and state.looks >= 3 and state.factor < self.highest:
             largest = max(look.update_ratios)
             share = min(10.0, self.aim / 10 / largest if largest else math.inf)
@@ -209,20 +256,30 @@ class LearningRateControl:
                 f"no update is larger than {largest:.1e} of a layer's weights, nothing was "
                 f"learned in {state.starved} steps, and gradients reach every layer"
             )
-            state = replace(
-                state,
-                before=state.factor,
-                level=state.trend.recent,
-                ceiling=max(state.ceiling, factor),
-            )
+            state = replace(state, before=state.factor, level=state.trend.recent)
             return self._change(state, look, factor, "raise_rate", reason)
         return state, None
+
+    def _restored(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+        """Tries a larger rate, where updates are small and the loss is at its best."""
+        trend, ratio = state.trend, state.usual_ratio
+        wait = self.calm if state.failed else self.cool_down
+        small = ratio < _SMALL * look.right_ratio(self.aim)
+        at_best = trend.recent <= trend.best + _AT_BEST * abs(trend.best)
+        if state.quiet < wait or not small or not at_best or look.share > _DONE or look.lost:
+            return state, None
+        step = _SMALL_STEP if state.failed else _STEP
+        reason = (
+            f"no trouble for {state.quiet} steps, updates were only {ratio:.2g} times the "
+            f"weights, and the loss is at its best, {trend.recent:.3g}"
+        )
+        state = replace(state, before=state.factor, level=trend.recent)
+        return self._change(state, look, min(1.0, step * state.factor), "restore_rate", reason)
 
     def _correct(self, state: RateState, look: Look) -> tuple[RateState, Intervention]:
         """Takes back what a cut was too much: the batch that called for it was an odd one."""
         ratio = look.update_ratio
-        factor = min(1.0, state.factor * self.aim / (2 * ratio))
-        state = replace(state, ceiling=max(state.ceiling, factor))
+        factor = min(1.0, state.factor * look.right_ratio(self.aim) / (2 * ratio))
         reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
         return self._change(state, look, factor, "restore_rate", reason)
 
@@ -243,8 +300,14 @@ class LearningRateControl:
             and 0 < base < math.inf
             and not rising
         )
+        ratio, low, still = look.update_ratio, state.low, state.still + steps
+        if not trend.best > low - _DOWN * abs(low):
+            low, still = trend.best, 0
         return replace(
             state,
+            ratios=(*state.ratios, ratio)[-_KEPT:] if ratio == ratio else state.ratios,
+            low=low,
+            still=still,
             trend=trend,
             step=look.step,
             since=state.since + steps,
@@ -264,12 +327,12 @@ class LearningRateControl:
             # large, unless that did not help.
             known = ratio if math.isnan(state.ratio) or state.cuts else state.ratio
             count = sum(value >= 1 for value in look.update_ratios)
-            return self._share(known), (
+            return self._share(known, look), (
                 f"one update changed the weights of {count} layers by more than they are; "
                 f"the median change is {ratio:.2g} times the weights"
             )
         if look.held and math.isnan(state.ratio):
-            return self._share(ratio), (
+            return self._share(ratio, look), (
                 "had it not been clipped, one of the first updates would have been "
                 f"{ratio:.2g} times as large as the weights (median of the layers)"
             )
@@ -285,16 +348,47 @@ class LearningRateControl:
             )
         most = state.updates >= _CLIPPED_UPDATES and 2 * state.clipped > state.updates
         # Where they are small after it, clipping may be how this run is trained.
-        if most and look.update_ratio > self.aim and not trend.recent < trend.first:
-            return self._share(ratio), (
+        large = look.update_ratio > look.right_ratio(self.aim)
+        if most and large and not trend.recent < trend.first:
+            return self._share(ratio, look), (
                 f"{state.clipped} of {state.updates} updates had to be clipped, are "
                 f"{look.update_ratio:.2g} times the weights nevertheless (median of the "
                 "layers), and the loss is not falling"
             )
         return None
 
-    def _share(self, ratio: float) -> float:
-        return min(self.cut, max(self.aim / ratio, _LEAST))
+    def _worse(self, state: RateState) -> tuple[float, str] | None:
+        """Whether the loss has risen since the factor was raised, while that is on probation."""
+        trend, level = state.trend, state.level
+        if math.isnan(state.before):
+            return None
+        most = max(level, trend.first)
+        if state.factor > 1:
+            most = level + 0.1 * abs(trend.first)
+        elif state.since >= self.cool_down:
+            # At first a larger rate may throw the loss up, and bring it further down then.
+            most = level
+        if not trend.recent > most:
+            return None
+        return 1.0, (
+            f"the loss rose from {level:.3g} to {trend.recent:.3g} after the rate had been raised"
+        )
+
+    def _unsettled(self, state: RateState) -> tuple[float, str] | None:
+        """Whether a run that was lowered before stays where it is, thrown about by its updates."""
+        if (state.raisable and not state.renewed) or state.still < 2 * self.cool_down:
+            return None
+        trend, ratio = state.trend, state.usual_ratio
+        apart = trend.fallen > PROGRESS and trend.recent > trend.best + _APART * abs(trend.best)
+        if ratio > self.aim or (apart and ratio > _STILL * self.aim):
+            return self.cut, (
+                f"the loss has not come down for {state.still} steps; it is {trend.recent:.3g}, "
+                f"after {trend.best:.3g} at best, with updates of {ratio:.2g} times the weights"
+            )
+        return None
+
+    def _share(self, ratio: float, look: Look) -> float:
+        return min(self.cut, max(look.right_ratio(self.aim) / ratio, _LEAST))
 
     def _change(
         self, state: RateState, look: Look, factor: float, action: Action, reason: str
@@ -310,8 +404,8 @@ class LearningRateControl:
         state = replace(
             _counted_anew(state),
             factor=factor,
-            # What was seen of the loss at the old rate does not count against the new one.
-            trend=state.trend.restored() if down else state.trend,
+            # What was seen of the loss at the old rate does not count at the new one.
+            trend=state.trend.restored(),
             raisable=state.raisable and not down,
             unchecked=factor < _MUCH * state.factor,
         )
@@ -321,7 +415,18 @@ class LearningRateControl:
 
 
 def _counted_anew(state: RateState) -> RateState:
-    return replace(state, since=0, quiet=0, updates=0, clipped=0, starved=0, looks=0)
+    return replace(
+        state,
+        since=0,
+        quiet=0,
+        updates=0,
+        clipped=0,
+        starved=0,
+        looks=0,
+        ratios=(),
+        low=math.inf,
+        still=0,
+    )
 
 
 def _thrown(look: Look) -> bool:
@@ -337,14 +442,3 @@ def _calm(look: Look) -> bool:
         and look.verdict not in sick
         and look.log.skipped == 0
     )
-
-
-def _worse(state: RateState) -> tuple[float, str] | None:
-    """Whether the loss has risen since a raise that is on probation."""
-    trend = state.trend
-    if state.factor > 1 and trend.recent > state.level + 0.1 * abs(trend.first):
-        return 1.0, (
-            f"the loss rose from {state.level:.3g} to {trend.recent:.3g} "
-            "after the rate had been raised"
-        )
-    return None

@@ -192,8 +192,9 @@ class Rollback:
         ratio = state.ratio
         if math.isnan(ratio) and (look.thrown or look.held):
             ratio = look.unclipped_ratio
-        if ratio * factor > self.aim:
-            factor = max(self.aim / ratio, LOWEST)
+        aim = look.right_ratio(self.aim)
+        if ratio * factor > aim:
+            factor = max(aim / ratio, LOWEST)
         intervention = Intervention(
             step=look.step,
             action="roll_back",

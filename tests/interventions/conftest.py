@@ -29,6 +29,7 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
         skipped: int = 0,
         stalled: bool = False,
         rate: float = 0.1,
+        momentum: float = 0.0,
         **reading: Any,
     ) -> Look:
         """A look at a run with update ratios of `ratio`; its verdict is its diagnosis's."""
@@ -42,7 +43,7 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
             diagnosis=diagnosis if recorded else None,
             verdict=verdict or diagnosis.verdict,
             learned=learned,
-            log=StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate),
+            log=StepLog(tuple(norms), tuple(losses), clipped, skipped, stalled, rate, momentum),
         )
 
     return make

@@ -176,6 +176,9 @@ class Rescue:
         self._init_state = found.get("init", self._init_state)
         self._rollback_factor = fields.rollback_factor
         self._firing, self._refused, self._seed = fields.firing, fields.refused, fields.seed
+        # What the optimizer remembers is of the process before, as its rate was.
+        self._remembered = self._factor()
+        self._kept = [(snapshot, self._remembered) for snapshot, _ in self._kept]
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.

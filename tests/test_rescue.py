@@ -333,9 +333,9 @@ def test_a_deep_sigmoid_network_begins_to_learn(options: dict[str, Any]) -> None
     history = fit(model, monitor, count, epochs=6)
     assert actions(monitor) == ["reinitialize"]
     assert history.history["accuracy"][-1] > 0.8
-    # Each epoch has all of its batches.
+    # Each epoch has all of its batches; Keras 3.4 gives the first of a call, not the last.
     steps = options.get("steps_per_execution", 1)
-    assert batches == [*range(steps - 1, 28, steps)] * 6
+    assert [batch // steps for batch in batches] == [*range(28 // steps)] * 6
     done = monitor.interventions[0]
     assert set(done.after) == set(done.before) == {layer.name for layer in model.layers}
     assert done.after != done.before

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +141,28 @@ def test_policies_are_taken_up() -> None:
     assert after.state() == before.state()
     assert after._factor() == 0.125
     assert after._clip_state == before._clip_state
+
+
+def test_velocities_of_the_process_before_hold_its_rate_already() -> None:
+    before = rescue()
+    before._rate_state = replace(RateState(), factor=0.25)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    model.optimizer.build(model.trainable_variables)
+    for velocity in model.optimizer.momentums:
+        velocity.assign(keras.ops.ones_like(velocity))
+    after = rescue()
+    interior = after.interior(xla=False)
+    after.begin(model, model.optimizer, updates=5, gives_batches=True)
+    after.resume(before.state())
+    after._set_factor()
+    assert interior.factor is not None
+    assert interior.factor.value == 0.25
+    assert all((velocity.numpy() == 1).all() for velocity in model.optimizer.momentums)
+    # From then on they go with it.
+    after._rate_state = replace(RateState(), factor=0.125)
+    after._set_factor()
+    assert all((velocity.numpy() == 0.5).all() for velocity in model.optimizer.momentums)
 
 
 def test_percentiles_are_taken_up() -> None:

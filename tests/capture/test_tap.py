@@ -169,9 +169,11 @@ def test_with_accumulation_the_mean_gradient_of_each_update_is_seen(mode: str) -
     assert column(rows[1], "update_rms") == pytest.approx(rms(moved), rel=1e-4)
 
 
+@pytest.mark.skipif(
+    keras.__version__.startswith("3.4."), reason="Keras clips each part before it is added up"
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_accumulated_is_clipped_when_it_is_applied(mode: str) -> None:
-    # In Keras 3.4 each part is clipped before it is added up.
     optimizer = keras.optimizers.SGD(RATE, gradient_accumulation_steps=2, clipnorm=1.0)
     tapped = Tapped(optimizer, mode)
     tapped(GRADIENT, np.ones(4, np.float32))

@@ -299,7 +299,8 @@ def _ruined(state: RollbackState, look: Look) -> bool:
         return False
     # Through dead units nothing can be learned any more, so less must have been lost.
     share = _NEAR_DEAD if look.lost == "dead" else _NEAR
-    return not state.trend.fallen > _NEAR or _far(state.trend, share)
+    # Where the first losses were large, that of a constant prediction is far below them.
+    return look.knows_nothing or not state.trend.fallen > _NEAR or _far(state.trend, share)
 
 
 def _far(trend: LossTrend, share: float = _NEAR) -> bool:

@@ -212,6 +212,18 @@ def test_of_dead_units_less_must_have_been_lost(
         assert last([*learned, look]).restore == back
 
 
+def test_dead_units_that_know_nothing_take_it_back_however_low_the_loss(
+    make_look: MakeLook, make_probed: Callable[..., Probed]
+) -> None:
+    # The first losses were large: one that looks at no input lies far below them.
+    learned = [make_look(losses=[9.0] * 10), make_look(losses=[2.3] * 50)]
+    for shuffled_loss, back in ((1.0, True), (2.0, False)):
+        dead = make_probed(
+            [0.0, 0.0, 1.0], dead_fraction=[0.0, 1.0, 0.0], loss=1.0, shuffled_loss=shuffled_loss
+        )
+        assert last([*learned, make_look(losses=[2.3] * 50, probed=dead)]).restore == back
+
+
 def test_an_explosion_that_keeps_the_loss_high_takes_it_back(make_look: MakeLook) -> None:
     calm = make_look(losses=CALM)
     exploding = make_look(losses=[3.0] * 30, verdict="exploding")

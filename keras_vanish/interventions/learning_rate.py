@@ -263,16 +263,18 @@ class LearningRateControl:
     def _restored(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
         """Tries a larger rate, where updates are small and the loss is at its best."""
         trend, ratio = state.trend, state.usual_ratio
-        wait = self.calm if state.failed else self.cool_down
+        blind = trend.count == 0  # As in a custom training loop.
+        wait = self.calm if state.failed or blind else self.cool_down
         small = ratio < _SMALL * look.right_ratio(self.aim)
-        at_best = trend.recent <= trend.best + _AT_BEST * abs(trend.best)
+        at_best = blind or trend.recent <= trend.best + _AT_BEST * abs(trend.best)
         if state.quiet < wait or not small or not at_best or look.share > _DONE or look.lost:
             return state, None
         step = _SMALL_STEP if state.failed else _STEP
         reason = (
-            f"no trouble for {state.quiet} steps, updates were only {ratio:.2g} times the "
-            f"weights, and the loss is at its best, {trend.recent:.3g}"
+            f"no trouble for {state.quiet} steps, updates were only {ratio:.2g} times the weights"
         )
+        if not blind:
+            reason += f", and the loss is at its best, {trend.recent:.3g}"
         state = replace(state, before=state.factor, level=trend.recent)
         return self._change(state, look, min(1.0, step * state.factor), "restore_rate", reason)
 

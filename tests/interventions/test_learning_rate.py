@@ -210,6 +210,14 @@ def test_a_single_small_update_is_not_what_is_usual(make_look: MakeLook) -> None
     assert "restore_rate" in decided(lowered(make_look), [small, large, small] * 3)[1]
 
 
+def test_where_the_loss_is_not_known_it_takes_longer(make_look: MakeLook) -> None:
+    state, _ = run([make_look(step=0, ratio=40.0)])
+    looks = [make_look(step=step, ratio=0.001) for step in range(10, 230, 10)]
+    state, done = decided(state, looks)
+    assert done.index("restore_rate") == 19
+    assert state.factor == pytest.approx(2 * 0.01 / 40)
+
+
 def on_trial(make_look: MakeLook) -> RateState:
     """Doubled from 0.125 a moment ago, with a loss of 2; it was 4 at first."""
     state, done = decided(lowered(make_look, factor=0.125), [make_look(losses=CALM)] * 5)

@@ -216,11 +216,6 @@ def test_a_rate_that_is_too_large_is_lowered_after_going_back() -> None:
     assert model.optimizer.learning_rate.numpy() == 3.0
 
 
-#: Of Keras, where it converts variables.
-ARRAY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@ARRAY
 @dataclasses.dataclass(frozen=True)
 class Tries(LearningRateControl):
     """Tries a larger rate at step 10, and finds at step 20 that it was too large."""
@@ -277,6 +272,11 @@ def test_what_is_left_of_the_larger_rate_does_not_go_on(monkeypatch: pytest.Monk
     assert np.prod(shares) == pytest.approx(rates[-1] / 100.0)
 
 
+#: Of Keras, where it converts variables.
+ARRAY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@ARRAY
 def test_a_callback_that_sets_the_rate_and_the_factor_do_not_fight() -> None:
     model = net(keras.optimizers.SGD(50.0))
     rates: list[float] = []

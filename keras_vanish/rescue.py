@@ -321,18 +321,17 @@ class Rescue:
 
     def _on_trial(self) -> bool:
         """Whether a larger rate is being tried."""
-        return self._rate_state is not None and not math.isnan(self._rate_state.before)
+        return self._rate_state is not None and self._rate_state.on_trial
 
     def _tried(self, act: Intervention) -> Intervention:
         """Keeps the state before a larger rate is tried, and takes the run back to it after."""
-        if self._rollback_state is None or self._dry_run:
+        if self._rollback is None or self._rollback_state is None or self._dry_run:
             return act
         if self._on_trial():
             self._keep()
         elif act.action == "take_back_rate":
             self._go_back()
-            trend = self._rollback_state.trend.restored()
-            self._rollback_state = dataclasses.replace(self._rollback_state, trend=trend)
+            self._rollback_state = self._rollback.forget(self._rollback_state)
             return dataclasses.replace(act, reason=f"{act.reason}; the weights go back with it")
         return act
 

@@ -34,7 +34,7 @@ def correct_momentum(optimizer: Any, share: float) -> None:
         share: What the learning rate was multiplied by.
     """
     inner = innermost(optimizer)
-    if share == 1.0 or not isinstance(inner, (keras.optimizers.SGD, keras.optimizers.RMSprop)):
+    if not isinstance(inner, (keras.optimizers.SGD, keras.optimizers.RMSprop)):
         return
     for name in ("momentums", "_momentums"):
         for slot in getattr(inner, name, None) or ():

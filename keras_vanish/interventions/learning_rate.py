@@ -104,6 +104,11 @@ class RateState:
     still: int = 0
 
     @property
+    def on_trial(self) -> bool:
+        """Whether a larger factor is on probation."""
+        return not math.isnan(self.before)
+
+    @property
     def usual_ratio(self) -> float:
         """The usual median update ratio since the factor changed; NaN where it is not known."""
         return median(self.ratios) if len(self.ratios) >= _ENOUGH else math.nan
@@ -199,7 +204,7 @@ class LearningRateControl:
         return replace(
             self.forget(state),
             factor=factor,
-            failed=state.failed or not math.isnan(state.before),
+            failed=state.failed or state.on_trial,
             raisable=False,
             unchecked=share < _MUCH,
         )
@@ -221,7 +226,7 @@ class LearningRateControl:
                 state = replace(state, failed=True)
         if trouble is not None:
             share, reason = trouble
-            if not math.isnan(state.before):
+            if state.on_trial:
                 factor = min(state.before, max(self.lowest, state.factor * share))
                 state = replace(state, failed=True)
                 return self._change(state, look, factor, "take_back_rate", reason)
@@ -242,7 +247,7 @@ class LearningRateControl:
             if 0 < look.update_ratio < _MUCH * look.right_ratio(self.aim) and not look.lost:
                 return self._correct(state, look)
         probation = self.calm if state.factor > 1 else self.cool_down
-        if state.quiet >= probation and not math.isnan(state.before):
+        if state.quiet >= probation and state.on_trial:
             state = replace(state, before=math.nan, level=math.nan, failed=False)
         if state.quiet >= self.calm:
             state = replace(state, cuts=0)
@@ -362,7 +367,7 @@ class LearningRateControl:
     def _worse(self, state: RateState) -> tuple[float, str] | None:
         """Whether the loss has risen since the factor was raised, while that is on probation."""
         trend, level = state.trend, state.level
-        if math.isnan(state.before):
+        if not state.on_trial:
             return None
         most = max(level, trend.first)
         if state.factor > 1:

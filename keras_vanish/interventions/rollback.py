@@ -146,6 +146,10 @@ class Rollback:
         """
         return RollbackState(born=born)
 
+    def forget(self, state: RollbackState) -> RollbackState:
+        """The state after another policy took the run back to an earlier one."""
+        return replace(state, trend=state.trend.restored())
+
     def decide(self, state: RollbackState, look: Look) -> tuple[RollbackState, Decision]:
         """The next state, and what to do.
 

@@ -206,8 +206,10 @@ class GradientMonitor(keras.callbacks.Callback):
         # What a `tf.cond` may read, XLA copies at every step, and elsewhere the optimizer cannot
         # compute in its place. So the model's own function runs on the steps that are not
         # recorded, if the host can choose.
-        always = xla and (self._every == 1 or steps == 1)
-        chooses = always or (not model.run_eagerly and self._is_long())
+        every_step = self._every == 1
+        chooses = xla and (every_step or steps == 1)
+        chooses = chooses or (not model.run_eagerly and self._is_long())
+        always = every_step or (chooses and steps == 1)
         self._watched = {}
         for attribute, optimizer in optimizers.items():
             capture = Capture(

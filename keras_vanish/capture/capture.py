@@ -107,14 +107,18 @@ class Capture:
                     outputs = self._interior.run(self._model, step, args, kwargs)
             finally:
                 self._data = None
-            if self._chooses and not self._xla:
-                # XLA's generator has no seed: there no two runs are alike.
-                self._chooses = not draws(tf.compat.v1.get_default_graph())
+            self._choose_if(tf.compat.v1.get_default_graph())
             if self._variables and not self._layers:
                 self._layers = self._order(_traced_forward_pass(self._model, args))
             return outputs
 
         return tapped_step
+
+    def _choose_if(self, graph: Any) -> None:
+        """Gives the choice up where the functions would draw different random numbers."""
+        # XLA's generator has no seed: there no two runs are alike.
+        if self._chooses and not self._xla:
+            self._chooses = not draws(graph)
 
     def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A train step as `wrap` gives it, for steps of which nothing is recorded."""
@@ -170,6 +174,9 @@ class Capture:
         return self._recorder
 
     def _new_recorder(self, variables: list[Any], missing: list[Any]) -> Recorder:
+        graph = _forward_graph()
+        if graph is not None:
+            self._choose_if(graph)
         recorder = Recorder(
             shapes=[variable.shape for variable in variables],
             dtypes=[tf.as_dtype(variable.dtype) for variable in variables],
@@ -177,10 +184,9 @@ class Capture:
             first=0 if self._look_at < math.inf else NEVER,
             slots=self._slots,
             xla=self._xla,
-            always=self._always,
+            always=self._always and (self._chooses or self._every == 1),
         )
         self._variables, self._missing = variables, missing
-        graph = _forward_graph()
         if graph is not None:
             self._layers = self._order(graph)
         return recorder

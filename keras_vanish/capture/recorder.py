@@ -39,6 +39,18 @@ class Row(NamedTuple):
     probed: np.ndarray | None
 
 
+class Half(NamedTuple):
+    """The half of a row that is known before the update.
+
+    Attributes:
+        numbers: Float32 tensor of shape `[variables * (len(FLOATS) - 1 + BINS)]`.
+        weights: The sample of the weights as they were: a matrix a group of the packing.
+    """
+
+    numbers: tf.Tensor
+    weights: list[tf.Tensor]
+
+
 class Recorder:
     """Writes a row for a recorded update, and lets the host read the last ones.
 
@@ -100,28 +112,26 @@ class Recorder:
 
     def before(
         self,
-        update: tf.Tensor,
         gradients: Sequence[Any],
         clipped: Sequence[Any] | None,
         weights: Sequence[tf.Tensor] | None,
-        probed: tf.Tensor | None = None,
-    ) -> None:
-        """Reads the gradients, and keeps a sample of the weights as they are.
+    ) -> Half:
+        """Reads the gradients, and samples the weights as they are.
 
         Args:
-            update: Int64 scalar, the number of the update.
             gradients: What the update is going to be made from, before clipping: tensors or
                 `IndexedSlices`.
             clipped: The same after clipping; None where nothing clips.
-            weights: The trained variables, in the order of the shapes; None after `keep`.
-            probed: Float32 vector of what a probe found, always of the same length.
+            weights: The trained variables, in the order of the shapes; None after
+                `keep_weights`.
+
+        Returns:
+            What `after` needs, or `keep` where that is called in another branch.
         """
-        if probed is not None:
-            self._keep(probed)
         if weights is None:
             samples = [variable.read_value() for variable in self._weights]
         else:
-            samples = self.keep(weights)
+            samples = self._updates.pack(weights)
         weight_rms = statistics.root_mean_squares(self._updates.groups, samples, self.xla)
         moments, after_clipping, counts = self._read(gradients, clipped)
         columns = [
@@ -130,21 +140,22 @@ class Recorder:
             self._updates.unpack([weight_rms])[:, tf.newaxis],
             counts,
         ]
-        self._half.assign(tf.reshape(tf.concat(columns, 1), [-1]))
+        return Half(tf.reshape(tf.concat(columns, 1), [-1]), samples)
 
-    def keep(self, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def keep(self, half: Half) -> None:
+        """Keeps what `before` gave until `after`."""
+        self._half.assign(half.numbers)
+        for variable, sample in zip(self._weights, half.weights):
+            variable.assign(sample)
+
+    def keep_weights(self, weights: Sequence[tf.Tensor]) -> None:
         """Keeps a sample of the weights as they are.
 
         Args:
             weights: The trained variables before the update, in the order of the shapes.
-
-        Returns:
-            The sample: a matrix a group of the packing.
         """
-        samples = self._updates.pack(weights)
-        for variable, sample in zip(self._weights, samples):
+        for variable, sample in zip(self._weights, self._updates.pack(weights)):
             variable.assign(sample)
-        return samples
 
     def _read(
         self, gradients: Sequence[Any], clipped: Sequence[Any] | None
@@ -209,27 +220,38 @@ class Recorder:
         counts = sparse.exponent_histogram(rows)
         return moments[tf.newaxis], after_clipping[tf.newaxis], counts[tf.newaxis]
 
-    def _keep(self, probed: tf.Tensor) -> None:
+    def keep_probed(self, probed: tf.Tensor | None) -> None:
+        """Keeps what a probe found at the update that `before` reads next.
+
+        Args:
+            probed: Float32 vector, always of the same length; None without a probe.
+        """
+        if probed is None:
+            return
         if self._probed is None:
             with tf.init_scope():
                 self._probed = unmanaged(math.nan, tf.float32, [self.slots, probed.shape[0]])
         slot = self._written % self.slots
         self._probed.scatter_update(tf.IndexedSlices(probed[tf.newaxis], slot[tf.newaxis]))
 
-    def after(self, update: tf.Tensor, weights: Sequence[tf.Tensor]) -> None:
+    def after(
+        self, update: tf.Tensor, weights: Sequence[tf.Tensor], half: Half | None = None
+    ) -> None:
         """Measures by how much the update changed the weights, and completes the row.
 
         Args:
             update: Int64 scalar, the number of the update.
             weights: The trained variables after the update.
+            half: What `before` gave; None where that was kept.
         """
         packing = self._updates
-        changes = [after - before for after, before in zip(packing.pack(weights), self._weights)]
+        numbers, samples = (self._half, self._weights) if half is None else half
+        changes = [after - before for after, before in zip(packing.pack(weights), samples)]
         rms = statistics.root_mean_squares(packing.groups, changes, self.xla)
         written = self._written.assign_add(1)
-        numbers = tf.stack([written, update])
-        head = tf.cast(tf.reshape([numbers // _HALF, numbers % _HALF], [-1]), tf.float32)
-        row = tf.concat([head, self._half, packing.unpack([rms])], 0)
+        halves = tf.stack([written, update])
+        head = tf.cast(tf.reshape([halves // _HALF, halves % _HALF], [-1]), tf.float32)
+        row = tf.concat([head, numbers, packing.unpack([rms])], 0)
         slot = (written - 1) % self.slots
         self._buffer.scatter_update(tf.IndexedSlices(row[tf.newaxis], slot[tf.newaxis]))
         self._due_at.assign(update + self._every if self._every < NEVER else NEVER)

@@ -61,7 +61,7 @@ class _Reading:
         """Keeps the weights as they are: Keras lets them decay before it sums the gradients."""
 
         def keep() -> None:
-            self._recorder.keep(self._weights())
+            self._recorder.keep_weights(self._weights())
 
         self._record(keep)
 
@@ -75,7 +75,8 @@ class _Reading:
         gradients = [by_variable[id(variable)] for variable in self._variables]
 
         def before() -> None:
-            self._recorder.before(self._number, read_again(gradients), None, None, self._probe())
+            self._recorder.keep_probed(self._probe())
+            self._recorder.keep(self._recorder.before(read_again(gradients), None, None))
 
         self._record(before)
 
@@ -97,9 +98,9 @@ class _Reading:
             before_clipping, after_clipping = (
                 [tf.add_n(each) for each in zip(*parts)] for parts in (seen, clipped)
             )
-            self._recorder.before(
-                self._number, before_clipping, after_clipping, self._weights(), self._probe()
-            )
+            self._recorder.keep_probed(self._probe())
+            read = self._recorder.before(before_clipping, after_clipping, self._weights())
+            self._recorder.keep(read)
 
         self._record(before)
 

@@ -42,6 +42,12 @@ def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return list(gen_xla_ops.xla_optimization_barrier(input=list(tensors)))
 
 
+def ends_elementwise(tensor: Any) -> bool:
+    """Whether `repeated` computes a symbolic tensor, or the values of `IndexedSlices`, again."""
+    values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
+    return values.op.type in _ELEMENTWISE
+
+
 def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
     """The same values as `tensors`, computed again.
 

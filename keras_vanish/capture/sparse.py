@@ -70,7 +70,7 @@ def moments(rows: Rows) -> tf.Tensor:
 
 
 def _careful(rows: Rows) -> tf.Tensor:
-    parts = statistics.careful_parts(rows.entries[tf.newaxis], tf.size(rows.entries)[tf.newaxis])
+    parts = statistics.careful_parts(rows.entries[tf.newaxis])
     count, scale, squares, total, low, high, nan, inf = tf.unstack(parts[0])
     count += tf.cast(rows.absent, count.dtype)
     moments = [

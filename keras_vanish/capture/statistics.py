@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,19 +39,26 @@ _LARGEST_GROUP_SIZE = 1 << 20
 # The width of a packed matrix: a bias fills one row, and rows are few.
 _WIDTH = 128
 
+# A sample is made of runs of so many neighbours: half a line of a processor's cache each, and
+# copied in one go.
+_RUN = 8
+
 # The smallest and the largest sample of a variable, and its share of the entries.
 _HISTOGRAM_SAMPLE = (1024, 16384, 16)
-_UPDATE_SAMPLE = (4096, 32768, 16)
+_UPDATE_SAMPLE = (2048, 32768, 16)
 
 # Rows of a dot product longer than this lose digits: XLA adds up in one register.
 _LONGEST_DOT = 4096
+
+# Of a tensor with more entries, a few copies would take too much memory.
+_LARGEST_COPIED_SIZE = 1 << 22
 
 # Below this, the loop over the chunks of a large tensor costs more than its memory.
 _SHORTEST_CHUNK = 1024
 
 
 def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
-    """The distance between sampled entries of a tensor in storage order.
+    """The distance between sampled runs of a tensor in storage order, in runs.
 
     A distance that shares a factor with the length of an axis would visit only some of
     its positions: a dead unit would be seen always or never.
@@ -59,7 +67,7 @@ def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
     smallest, largest, share = sample
     wanted = max(1, min(size, max(smallest, min(largest, size // share))))
     step = max(1, size // wanted)
-    # Rather more entries than wanted, up to twice as many, than fewer.
+    # Rather more runs than wanted, up to twice as many, than fewer.
     for distance in (*range(step, step // 2, -1), *range(step, size)):
         if all(math.gcd(distance, axis) == 1 for axis in shape):
             return distance
@@ -67,17 +75,17 @@ def _stride(shape: Sequence[int], sample: tuple[int, int, int]) -> int:
 
 
 def every_entry(shape: Sequence[int]) -> int:
-    """The distance between entries where none is left out."""
+    """The distance between runs where none is left out."""
     return 1
 
 
 def histogram_stride(shape: Sequence[int]) -> int:
-    """The distance between the entries that a variable's histogram counts."""
+    """The distance between the runs of entries that a variable's histogram counts."""
     return _stride(shape, _HISTOGRAM_SAMPLE)
 
 
 def update_stride(shape: Sequence[int]) -> int:
-    """The distance between the entries on which weights and updates are measured."""
+    """The distance between the runs of entries on which weights and updates are measured."""
     return _stride(shape, _UPDATE_SAMPLE)
 
 
@@ -150,12 +158,12 @@ class Group:
 
 
 class Packing:
-    """Packs a list of tensors, or evenly spaced samples of them, into few matrices.
+    """Packs a list of tensors, or evenly spaced runs of their entries, into few matrices.
 
     Args:
         shapes: Fully known shapes of the tensors, in order.
         dtypes: Their dtypes, in the same order.
-        stride: The distance between the entries to take of a tensor of a given shape.
+        stride: The distance between the runs to take of a tensor of a given shape; 1 takes all.
         largest: A tensor of which more entries are taken is a group of its own.
 
     Attributes:
@@ -171,7 +179,10 @@ class Packing:
     ) -> None:
         self._sizes = [math.prod(shape) for shape in shapes]
         self._strides = [stride(shape) for shape in shapes]
-        taken = [-(-size // step) for size, step in zip(self._sizes, self._strides)]
+        taken = [
+            _RUN * len(range(0, size // _RUN, step)) if step > 1 else size
+            for size, step in zip(self._sizes, self._strides)
+        ]
         groups: list[list[int]] = []
         open_groups: dict[tf.DType, list[int]] = {}
         for i, (size, dtype) in enumerate(zip(taken, dtypes)):
@@ -201,15 +212,29 @@ class Packing:
         return [self._packed(group, tensors) for group in self.groups]
 
     def _packed(self, group: Group, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        shape = (len(group.owners), group.width)
+        if len(group.members) == 1:
+            (i,) = group.members
+            return tf.cast(self._taken(i, tensors[i], shape), group.dtype)
         parts = []
-        for i, padding in zip(group.members, group.padding):
-            # What comes of a sparse gradient has lost its shape.
-            flat = tf.reshape(tensors[i], [self._sizes[i]])
-            flat = flat if self._strides[i] == 1 else flat[:: self._strides[i]]
-            parts.append(tf.cast(flat, group.dtype))
+        for i, size, padding in zip(group.members, group.sizes, group.padding):
+            parts.append(tf.cast(self._taken(i, tensors[i], (size,)), group.dtype))
             if padding:
-                parts.append(tf.zeros([padding], group.dtype))
-        return tf.reshape(_joined(parts), [len(group.owners), group.width])
+                parts.append(_shared((0,) * int(padding), group.dtype))
+        return _reshaped(_joined(parts), shape)
+
+    def _taken(self, i: int, tensor: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+        """What is taken of the tensor with this number."""
+        size, stride = self._sizes[i], self._strides[i]
+        if stride == 1:
+            return _reshaped(tensor, shape)
+        # The places stand for whole runs.
+        if size % _RUN:
+            tensor = _reshaped(tensor, (size,))[: size - size % _RUN]
+        runs = _reshaped(tensor, (size // _RUN, _RUN))
+        # A slice with a stride takes several times as long.
+        places = _shared(tuple(range(0, size // _RUN, stride)))
+        return _reshaped(tf.raw_ops.GatherV2(params=runs, indices=places, axis=_shared(0)), shape)
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
         """Rows of all groups, `[members, ...]` one after the other, in the order of the tensors."""
@@ -217,6 +242,28 @@ class Packing:
         if np.array_equal(self._inverse, np.arange(len(self._inverse))):
             return joined
         return tf.gather(joined, self._inverse)
+
+
+def _reshaped(x: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    # What comes of a sparse gradient has lost its shape.
+    return x if x.shape == shape else tf.reshape(x, _shared(shape))
+
+
+_constants: weakref.WeakKeyDictionary[Any, dict[Any, tf.Tensor]] = weakref.WeakKeyDictionary()
+
+
+def _shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tensor:
+    """A constant of the graph that is built, one for all that need it.
+
+    Operations take memory, some ten kilobytes each by the time that a graph runs, and half of
+    them would be the constants that the others need.
+    """
+    if tf.executing_eagerly():
+        return tf.constant(value, dtype)
+    made = _constants.setdefault(tf.compat.v1.get_default_graph(), {})
+    if (value, dtype) not in made:
+        made[value, dtype] = tf.constant(value, dtype)
+    return made[value, dtype]
 
 
 def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -229,7 +276,7 @@ def _sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
     On a CPU, XLA's compiler materialises the squares; dot products are twice as fast there.
     """
     if not xla:
-        return tf.square(tf.math.reduce_euclidean_norm(x, 1))
+        return tf.square(tf.math.reduce_euclidean_norm(x, _shared(1)))
     if tf.config.list_logical_devices("GPU"):
         return tf.reduce_sum(tf.square(x), 1)
     rows, entries = x.shape
@@ -243,11 +290,11 @@ def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
     """Moments over the finite entries, free of overflow and underflow: `[k, MOMENTS]`."""
     rows, width = x.shape
     length = _divisor(width, _LARGEST_PACKED_SIZE)
-    if rows == 1 and _SHORTEST_CHUNK <= length < width:
-        # In one go, this would need room for several copies of a large gradient.
+    if rows == 1 and width > _LARGEST_COPIED_SIZE and length >= _SHORTEST_CHUNK:
+        # The loop itself takes memory, in the graph, whether it ever runs or not.
         group = Group(group.members, group.sizes, length, group.dtype)
         parts = tf.map_fn(
-            lambda chunk: careful_parts(chunk[tf.newaxis], [length])[0],
+            lambda chunk: careful_parts(chunk[tf.newaxis])[0],
             tf.reshape(x, [width // length, length]),
             parallel_iterations=1,
             fn_output_signature=tf.TensorSpec([_PARTS], x.dtype),
@@ -265,7 +312,7 @@ def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
         group.min(low),
         group.max(high),
     ]
-    missing = tf.fill(tf.shape(counts), tf.constant(math.nan, x.dtype))
+    missing = tf.constant(math.nan, x.dtype)
     moments = [tf.where(counts > 0, moment, missing) for moment in moments]
     return tf.cast(tf.stack([*moments, group.sum(nan), group.sum(inf)], 1), tf.float32)
 
@@ -273,14 +320,22 @@ def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
 _PARTS = 8
 
 
-def careful_parts(x: tf.Tensor, entries: npt.ArrayLike) -> tf.Tensor:
-    """Of each row: finite entries, largest, sums scaled by it, extremes, NaN and Inf."""
+def careful_parts(x: tf.Tensor, entries: npt.NDArray[np.int32] | None = None) -> tf.Tensor:
+    """Of each row: finite entries, largest, sums scaled by it, extremes, NaN and Inf.
+
+    Args:
+        x: Tensor of shape `[rows, width]`.
+        entries: How many entries of each row count; None for all.
+    """
     dtype = x.dtype
     nan = tf.math.is_nan(x)
     inf = tf.math.is_inf(x)
     finite = tf.logical_not(tf.logical_or(nan, inf))
-    finite = tf.logical_and(finite, tf.sequence_mask(entries, x.shape[1]))
-    safe = tf.where(finite, x, tf.zeros_like(x))
+    if entries is not None and (entries < x.shape[1]).any():
+        finite = tf.logical_and(finite, tf.sequence_mask(entries, x.shape[1]))
+    # Scalars: what has the shape of `x` and holds one number, TensorFlow makes a constant of, which
+    # takes memory in each copy of the graph.
+    safe = tf.where(finite, x, tf.zeros([], dtype))
     largest = tf.reduce_max(tf.abs(safe), 1)
     scaled = safe / tf.where(largest > 0, largest, tf.ones_like(largest))[:, tf.newaxis]
     parts = [
@@ -288,8 +343,8 @@ def careful_parts(x: tf.Tensor, entries: npt.ArrayLike) -> tf.Tensor:
         largest,
         tf.reduce_sum(scaled * scaled, 1),
         tf.reduce_sum(scaled, 1),
-        tf.reduce_min(tf.where(finite, x, tf.fill(tf.shape(x), dtype.max)), 1),
-        tf.reduce_max(tf.where(finite, x, tf.fill(tf.shape(x), dtype.min)), 1),
+        tf.reduce_min(tf.where(finite, x, dtype.max), 1),
+        tf.reduce_max(tf.where(finite, x, dtype.min), 1),
         tf.reduce_sum(tf.cast(nan, dtype), 1),
         tf.reduce_sum(tf.cast(inf, dtype), 1),
     ]
@@ -333,7 +388,7 @@ def _batches(groups: Sequence[Group]) -> list[slice]:
 
 def _moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
     square = _mean_squares(groups, packed, xla)
-    sums = [group.sum(tf.reduce_sum(x, 1)) for group, x in zip(groups, packed)]
+    sums = [group.sum(tf.reduce_sum(x, _shared(1))) for group, x in zip(groups, packed)]
     mean = _joined(sums) / _sizes(groups, packed[0].dtype)
     low, high = map(_joined, zip(*map(_extremes, groups, packed)))
     none = tf.zeros_like(mean)
@@ -371,14 +426,16 @@ def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group
     rows = []
     for group, x in zip(groups, packed):
         if group.width != _WIDTH:  # One member, in one row.
-            x = tf.reshape(tf.pad(x, [[0, 0], [0, -group.width % _WIDTH]]), [-1, _WIDTH])
+            if group.width % _WIDTH:
+                x = tf.pad(x, [[0, 0], [0, -group.width % _WIDTH]])
+            x = tf.reshape(x, _shared((-1, _WIDTH)))
         rows.append(x)
     return together, tf.concat(rows, 0)
 
 
 def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The least and the largest entry of each member, padding left out."""
-    low, high = tf.reduce_min(x, 1), tf.reduce_max(x, 1)
+    low, high = tf.reduce_min(x, _shared(1)), tf.reduce_max(x, _shared(1))
     (filled_up,) = np.nonzero(group.entries < group.width)
     if filled_up.size:
         rows = tf.gather(x, filled_up)

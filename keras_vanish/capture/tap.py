@@ -117,22 +117,37 @@ def _apply_and_record(
     update = _update(optimizer, untapped, grads, trainable_variables, places, trained, last, xla)
     check = None if guard is None else guard.check(update, factor)
 
-    recorded, due = False, None
+    recorded, due, half = False, None, None
     if recorder is not None:
-        due = None if recorder.always else recorder.due(number)
+        # Without a branch of its own, nothing keeps what is computed from the gradients once more
+        # apart from what the optimizer computes.
+        acts = guard is not None or factor is not None or clips(optimizer)
+        apart = not xla and (acts or update.repeats())
+        due = None if recorder.always and not apart else recorder.due(number)
         if last is not None:
             due = last if due is None else tf.logical_and(due, last)
 
         def before() -> None:
+            nonlocal half
             seen = clipped = update.again(update.gradients)
             weights = update.read_weights()
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)
             if clips(optimizer):
                 clipped = optimizer._clip_gradients(clipped)
-            recorder.before(number, seen, None if clipped is seen else clipped, weights, probe())
+            read = recorder.before(seen, None if clipped is seen else clipped, weights)
+            if due is None:
+                half = read
+            else:
+                recorder.keep(read)
 
-        recorded = recorded_when(due, before)
+        def look() -> None:
+            recorder.keep_probed(probe())
+
+        # What the probe computes is like what training computes, and always in a branch: this one
+        # is taken at every step, which the graph's optimizer cannot know.
+        within = number >= 0 if due is None and not xla else due
+        recorded = recorded_when(within, look) and recorded_when(due, before)
     if guard is not None and check is not None:
         guard.apply(update, check, factor)
     elif factor is not None:
@@ -140,7 +155,7 @@ def _apply_and_record(
     else:
         untapped(grads, trainable_variables)
     if recorder is not None and recorded:
-        recorded_when(due, lambda: recorder.after(number, update.read_weights()))
+        recorded_when(due, lambda: recorder.after(number, update.read_weights(), half))
 
 
 def _update(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_vanish.capture.replica import barred, repeated
+from keras_vanish.capture.replica import barred, ends_elementwise, repeated
 
 
 def iterations_variable(optimizer: Any) -> Any:
@@ -156,6 +156,10 @@ class Update:
         What enters a branch, XLA stores first. Bit for bit this is what it would be without.
         """
         self.apply(self.again(self.given))
+
+    def repeats(self) -> bool:
+        """Whether `again` computes any of the gradients once more."""
+        return not tf.executing_eagerly() and any(map(ends_elementwise, self.gradients))
 
     def again(self, tensors: Sequence[Any]) -> list[Any]:
         """The same values, as `read_again` gives them."""

@@ -27,13 +27,13 @@ def write(
         return [tf.fill(shape, tf.constant(value)) for shape in SHAPES]
 
     number = tf.constant(update, tf.int64)
-    target.before(
-        number,
+    target.keep_probed(None if probed is None else tf.constant(probed))
+    read = target.before(
         constants(gradient),
         None if clipped is None else constants(clipped),
         constants(before),
-        None if probed is None else tf.constant(probed),
     )
+    target.keep(read)
     target.after(number, constants(after))
 
 
@@ -72,7 +72,7 @@ def test_a_row_that_is_not_complete_is_not_counted() -> None:
     target = recorder()
     write(target, 0)
     ones = [tf.ones(shape) for shape in SHAPES]
-    target.before(tf.constant(1, tf.int64), ones, None, ones)
+    target.keep(target.before(ones, None, ones))
     assert target.read(0)[0] == 1
     assert target.due_at() == 1
 
@@ -113,7 +113,8 @@ def test_what_a_probe_found_of_a_row_that_is_not_complete_is_not_read() -> None:
     target = recorder(slots=2)
     write(target, 0, probed=[1.0])
     ones = [tf.ones(shape) for shape in SHAPES]
-    target.before(tf.constant(1, tf.int64), ones, None, ones, tf.constant([2.0]))
+    target.keep_probed(tf.constant([2.0]))
+    target.keep(target.before(ones, None, ones))
     (row,) = target.read(0)[1]
     assert row.probed is not None
     assert row.probed.tolist() == [1.0]
@@ -161,7 +162,7 @@ def test_half_and_double_precision() -> None:
     target = Recorder([(2,), (2,)], [tf.float16, tf.float64], 1, 0, 1, False, always=False)
     weights = [tf.constant([3e4, 3e4], tf.float16), tf.constant([1.0, 1.0], tf.float64)]
     update = tf.constant(0, tf.int64)
-    target.before(update, weights, None, weights)
+    target.keep(target.before(weights, None, weights))
     # Beyond float32's resolution at 1, and float16's range squared.
     target.after(update, [weights[0], weights[1] + 1e-12])
     (row,) = target.read(0)[1]
@@ -179,7 +180,8 @@ def test_a_conditional_write_within_a_compiled_function(jit_compile: bool) -> No
 
         def record() -> None:
             probed = tf.fill([3], tf.cast(update, tf.float32))
-            target.before(update, gradients, None, gradients, probed)
+            target.keep_probed(probed)
+            target.keep(target.before(gradients, None, gradients))
             target.after(update, gradients)
 
         tf.cond(target.due(update), record, lambda: None)

@@ -100,7 +100,7 @@ def test_no_tensor_of_the_size_of_the_vocabulary_is_made(
         def before(values: tf.Tensor, indices: tf.Tensor) -> None:
             slices = tf.IndexedSlices(values, indices, tf.constant([vocabulary, 8]))
             weights = [tf.convert_to_tensor(variable)]
-            recorder.before(tf.constant(0, tf.int64), [slices], [slices], weights)
+            recorder.keep(recorder.before([slices], [slices], weights))
 
         specs = [tf.TensorSpec([None, 8]), tf.TensorSpec([None], tf.int32)]
         return recorder, tf.function(before).get_concrete_function(*specs)
@@ -115,7 +115,7 @@ def test_no_tensor_of_the_size_of_the_vocabulary_is_made(
         if (output.shape.num_elements() or 0) >= vocabulary
     ]
     # The weights, of which a sample is taken.
-    assert set(large) == {"ReadVariableOp", "Reshape"}
+    assert set(large) <= {"ReadVariableOp", "Reshape"}
     before(tf.ones([3, 8]), tf.constant([5, 7, 5]))
     recorder.after(tf.constant(0, tf.int64), [tf.convert_to_tensor(variable)])
     (row,) = recorder.read(0)[1]

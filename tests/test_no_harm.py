@@ -240,6 +240,10 @@ def test_a_generator_that_counts_within_a_graph_is_bit_identical() -> None:
     monitor = GradientMonitor(None, update_freq=7, probe=False)
     check_same(plain, run(noisy, "adam", "graph", monitor, samples=144))
     assert len(monitor.history) == 2
+    # All steps run as one function: it must not record them all.
+    (track,) = monitor._watched.values()
+    assert track.capture._recorder is not None
+    assert not track.capture._recorder.always
 
 
 def test_a_model_that_cannot_be_probed_is_warned_about_and_not_changed() -> None:

@@ -385,3 +385,48 @@ def test_iterations_count_calls_in_every_release() -> None:
     for _ in range(3):
         tapped(GRADIENT, np.ones(4, np.float32))
     assert iterations_variable(tapped.optimizer).numpy() == 3
+
+
+def traced_operations(
+    optimizer: Any, gradient: Callable[[Any], Any], probe: Callable[[], Any] = lambda: None
+) -> list[str]:
+    """What stands outside of any branch where each traced step is recorded."""
+    kernel = keras.Variable(KERNEL)
+    recorder = Recorder([kernel.shape], [tf.float32], 1, 0, 1, xla=False, always=True)
+
+    @tf.function
+    def step(x: tf.Tensor) -> None:
+        with tap(optimizer, lambda variables, missing: recorder, probe):
+            optimizer.apply([gradient(x)], [kernel])
+
+    x = tf.constant(GRADIENT)
+    operations = step.get_concrete_function(x).graph.get_operations()
+    step(x)
+    (row,) = recorder.read(0)[1]
+    assert column(row, "rms") == pytest.approx(rms(gradient(x)))
+    return [operation.type for operation in operations]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gradient", "apart"),
+    [
+        (keras.optimizers.SGD, lambda x: x, False),
+        (keras.optimizers.SGD, lambda x: tf.matmul(x, tf.eye(4)), False),
+        # What is computed from the gradients once more is made one with training's own outside.
+        (keras.optimizers.SGD, lambda x: x * 2.0, True),
+        (lambda: keras.optimizers.SGD(clipnorm=1.0), lambda x: x, True),
+        (lambda: keras.optimizers.SGD(clipvalue=1.0), lambda x: x, True),
+    ],
+)
+def test_gradients_are_read_outside_of_a_branch_where_nothing_is_computed_again(
+    optimizer: Callable[[], Any], gradient: Callable[[Any], Any], apart: bool
+) -> None:
+    assert ("L2Loss" in traced_operations(optimizer(), gradient)) is not apart
+
+
+def test_the_probe_is_within_a_branch_even_so() -> None:
+    types = traced_operations(
+        keras.optimizers.SGD(), lambda x: x, lambda: tf.reshape(tf.math.erfinv([0.5]), [1])
+    )
+    assert "L2Loss" in types
+    assert "Erfinv" not in types

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +179,7 @@ class Packing:
         self._sizes = [math.prod(shape) for shape in shapes]
         self._strides = [stride(shape) for shape in shapes]
         taken = [
-            _RUN * len(range(0, size // _RUN, step)) if step > 1 else size
+            _RUN * len(_places(size, step)) if step > 1 else size
             for size, step in zip(self._sizes, self._strides)
         ]
         groups: list[list[int]] = []
@@ -228,12 +227,11 @@ class Packing:
         size, stride = self._sizes[i], self._strides[i]
         if stride == 1:
             return _reshaped(tensor, shape)
-        # The places stand for whole runs.
         if size % _RUN:
             tensor = _reshaped(tensor, (size,))[: size - size % _RUN]
         runs = _reshaped(tensor, (size // _RUN, _RUN))
         # A slice with a stride takes several times as long.
-        places = _shared(tuple(range(0, size // _RUN, stride)))
+        places = _shared(tuple(_places(size, stride)))
         return _reshaped(tf.raw_ops.GatherV2(params=runs, indices=places, axis=_shared(0)), shape)
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -244,12 +242,17 @@ class Packing:
         return tf.gather(joined, self._inverse)
 
 
+def _places(size: int, stride: int) -> range:
+    """Which of the whole runs of a tensor of so many entries are sampled."""
+    return range(0, size // _RUN, stride)
+
+
 def _reshaped(x: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     # What comes of a sparse gradient has lost its shape.
     return x if x.shape == shape else tf.reshape(x, _shared(shape))
 
 
-_constants: weakref.WeakKeyDictionary[Any, dict[Any, tf.Tensor]] = weakref.WeakKeyDictionary()
+_CONSTANTS = "_keras_vanish_constants"
 
 
 def _shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tensor:
@@ -260,7 +263,12 @@ def _shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tens
     """
     if tf.executing_eagerly():
         return tf.constant(value, dtype)
-    made = _constants.setdefault(tf.compat.v1.get_default_graph(), {})
+    # They hold the graph: kept anywhere else, they would keep it for good.
+    graph = tf.compat.v1.get_default_graph()
+    made: dict[Any, tf.Tensor] | None = getattr(graph, _CONSTANTS, None)
+    if made is None:
+        made = {}
+        setattr(graph, _CONSTANTS, made)
     if (value, dtype) not in made:
         made[value, dtype] = tf.constant(value, dtype)
     return made[value, dtype]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -472,6 +474,18 @@ def test_constants_are_made_once_a_graph() -> None:
 
     graph = sample.get_concrete_function([tf.ones(shape) for shape in shapes]).graph
     assert sum(operation.type == "Const" for operation in graph.get_operations()) < 20
+
+
+def test_constants_go_with_their_graph() -> None:
+    packing = statistics.Packing([(64, 64)], [tf.float32], statistics.histogram_stride)
+
+    def graph() -> weakref.ref[Any]:
+        sample = tf.function(lambda x: packing.pack([x]))
+        return weakref.ref(sample.get_concrete_function(tf.ones((64, 64))).graph)
+
+    graphs = [graph() for _ in range(3)]
+    gc.collect()
+    assert not any(graph() for graph in graphs)
 
 
 def test_no_constant_has_the_size_of_a_gradient() -> None:

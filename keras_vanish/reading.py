@@ -409,8 +409,7 @@ def _variables(
 ) -> npt.NDArray[np.float64]:
     """One row of `COLUMNS` a variable."""
     row = dict(zip(FLOATS, floats.T.astype(np.float64)))
-    # Counts are whole numbers that float32 holds: sums of a sample are exact.
-    counted = (counts @ _COUNTED).astype(np.float64)
+    counted = counts.astype(np.float64) @ _COUNTED
     finite = sizes - row["nan_count"] - row["inf_count"]
     table = np.empty([len(sizes), len(COLUMNS)])
     column = dict(zip(COLUMNS, table.T))
@@ -433,27 +432,9 @@ def _variables(
 _SHARES = slice(COLUMNS.index("zero_fraction"), COLUMNS.index("bfloat16_underflow") + 1)
 _COUNTS = slice(COLUMNS.index("nan_count"), COLUMNS.index("inf_count") + 1)
 _ROOTS = slice(COLUMNS.index("weight_rms"), COLUMNS.index("update_rms") + 1)
-_EXTREMES = slice(COLUMNS.index("gradient_min"), COLUMNS.index("gradient_max") + 1)
-_NORMS_AND_ROOTS = [
-    COLUMNS.index(name)
-    for name in ("gradient_norm", "gradient_norm_after_clipping", "weight_rms", "update_rms")
-]
-
-# A minimum is the maximum of what has the other sign.
-_SIGNS = np.array([-1.0, 1.0])
-
-# What is missing where no variable has a gradient, and where no entry is finite.
-_UNKNOWN = [
-    COLUMNS.index(name)
-    for name in (
-        *("gradient_norm_after_clipping", "zero_fraction", "float16_underflow"),
-        *("bfloat16_underflow", "nan_count", "inf_count", "weight_rms", "update_rms"),
-    )
-]
-_UNSEEN = [COLUMNS.index(f"gradient_{name}") for name in ("rms", "norm", "mean", "min", "max")]
 
 # By bin of a histogram whether it counts for all entries, and for each of the shares.
-_COUNTED = np.zeros([BINS, 4], np.float32)
+_COUNTED = np.zeros([BINS, 4])
 _COUNTED[:, 0] = 1
 _COUNTED[ZERO_BIN, 1] = 1
 _COUNTED[:FLOAT16_FIRST_BIN, 2] = 1
@@ -475,13 +456,10 @@ def _combined(
 
     # An event file may hold anything, infinite counts too.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        sizes = column["size"]
-        seen = sizes - column["nan_count"] - column["inf_count"]
-        unseen = ~(seen > 0)
-        partial = bool(unseen.any())
-        if partial:
-            known = column["nan_count"] == column["nan_count"]
-            sizes, seen = np.where(known, sizes, 0.0), np.where(known, seen, 0.0)
+        known = column["nan_count"] == column["nan_count"]
+        sizes = np.where(known, column["size"], 0.0)
+        seen = np.where(known, sizes - column["nan_count"] - column["inf_count"], 0.0)
+        unknown, unseen = ~known, ~(seen > 0)
 
         # All sums at once, and all roots of weighted sums of squares.
         terms = np.empty([len(table), 9])
@@ -489,15 +467,15 @@ def _combined(
         np.multiply(table[:, _SHARES], sizes[:, np.newaxis], terms[:, 3:6])
         terms[:, 6:8] = table[:, _COUNTS]
         np.multiply(column["gradient_mean"], seen, terms[:, 8])
-        parts = table[:, _NORMS_AND_ROOTS]
-        extremes = table[:, _EXTREMES] * _SIGNS
-        if partial:
-            terms[~known, 3:8] = terms[unseen, 8] = 0.0
-            parts[unseen, 0] = parts[~known, 1:] = 0.0
-            extremes[unseen] = -math.inf
+        terms[unknown, 3:8] = terms[unseen, 8] = 0.0
         sums = np.add.reduceat(terms, starts)
         total, finite = sums[:, 1], sums[:, 2]
 
+        parts = np.empty([len(table), 4])
+        parts[:, 0] = column["gradient_norm"]
+        parts[:, 1] = column["gradient_norm_after_clipping"]
+        parts[:, 2:] = table[:, _ROOTS]
+        parts[unseen, 0] = parts[unknown, 1:] = 0.0
         # The largest is taken out to stay in range.
         largest = np.maximum.reduceat(parts, starts)
         squares = np.square(parts / np.repeat(largest, lengths, axis=0))
@@ -505,21 +483,21 @@ def _combined(
         roots = largest * np.sqrt(np.add.reduceat(squares, starts))
         roots = np.where((largest > 0) & (largest < math.inf), roots, largest)
 
+        # What is missing is missing, and no sum of nothing.
+        missing = np.where(total > 0, 0.0, math.nan)
+        silent = np.where(finite > 0, 0.0, math.nan)
+        low = np.where(unseen, math.inf, column["gradient_min"])
+        high = np.where(unseen, -math.inf, column["gradient_max"])
         result = np.empty([len(starts), len(COLUMNS)])
         of = dict(zip(COLUMNS, result.T))
-        of["size"][:] = total
-        of["gradient_norm"][:] = roots[:, 0]
-        np.divide(roots[:, 0], np.sqrt(finite), of["gradient_rms"])
-        of["gradient_norm_after_clipping"][:] = roots[:, 1]
+        of["size"][:] = np.where(total > 0, total, sums[:, 0])
+        np.add(roots[:, 0], silent, of["gradient_norm"])
+        np.divide(of["gradient_norm"], np.sqrt(finite), of["gradient_rms"])
+        np.add(roots[:, 1], missing, of["gradient_norm_after_clipping"])
         np.divide(sums[:, 8], finite, of["gradient_mean"])
-        np.multiply(np.maximum.reduceat(extremes, starts), _SIGNS, result[:, _EXTREMES])
+        np.add(np.minimum.reduceat(low, starts), silent, of["gradient_min"])
+        np.add(np.maximum.reduceat(high, starts), silent, of["gradient_max"])
         np.divide(sums[:, 3:6], total[:, np.newaxis], result[:, _SHARES])
-        result[:, _COUNTS] = sums[:, 6:8]
-        result[:, _ROOTS] = roots[:, 2:]
-        if partial:
-            # What is missing is missing, and no sum of nothing.
-            missing, silent = ~(total > 0), ~(finite > 0)
-            of["size"][missing] = sums[missing, 0]
-            result[np.flatnonzero(missing)[:, np.newaxis], _UNKNOWN] = math.nan
-            result[np.flatnonzero(silent)[:, np.newaxis], _UNSEEN] = math.nan
+        np.add(sums[:, 6:8], missing[:, np.newaxis], result[:, _COUNTS])
+        np.add(roots[:, 2:], missing[:, np.newaxis], result[:, _ROOTS])
     return result

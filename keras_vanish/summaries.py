@@ -141,7 +141,7 @@ def histogram_rows(histograms: Histograms) -> list[npt.NDArray[np.float64] | Non
     Raises:
         ValueError: If `counts` has another shape than `[variables, BINS]`.
     """
-    counts = np.asarray(histograms.counts)
+    counts = np.asarray(histograms.counts, np.float64)
     if counts.shape != (len(histograms.variables), BINS):
         raise ValueError(
             f"Histograms need {BINS} counts a variable. Received: counts of shape "
@@ -260,9 +260,6 @@ class _Content(NamedTuple):
     data: Any
 
 
-_LITTLE_ENDIAN = np.dtype("<f8")
-
-
 class _Place:
     """Where in a message a number, a text or an array stands, of the same dtype each time."""
 
@@ -282,7 +279,7 @@ class _Place:
         if self._single is not None:
             self._single[0] = data
             return
-        self._tensor.tensor_content = data.astype(_LITTLE_ENDIAN, copy=False).tobytes()
+        self._tensor.tensor_content = data.astype("<f8", copy=False).tobytes()
         if data.shape != self._shape:
             self._shape = data.shape
             self._tensor.tensor_shape.CopyFrom(_shape(*data.shape))

@@ -44,7 +44,8 @@ class Half(NamedTuple):
 
     Attributes:
         numbers: Float32 tensor of shape `[variables * (len(FLOATS) - 1 + BINS)]`.
-        weights: The sample of the weights as they were: a matrix a group of the packing.
+        weights: The sample of the weights as they were: a matrix a group of the packing. Empty
+            where it was kept before.
     """
 
     numbers: tf.Tensor
@@ -140,13 +141,13 @@ class Recorder:
             self._updates.unpack([weight_rms])[:, tf.newaxis],
             counts,
         ]
-        return Half(tf.reshape(tf.concat(columns, 1), [-1]), samples)
+        numbers = tf.reshape(tf.concat(columns, 1), [-1])
+        return Half(numbers, [] if weights is None else samples)
 
     def keep(self, half: Half) -> None:
         """Keeps what `before` gave until `after`."""
         self._half.assign(half.numbers)
-        for variable, sample in zip(self._weights, half.weights):
-            variable.assign(sample)
+        self._keep_samples(half.weights)
 
     def keep_weights(self, weights: Sequence[tf.Tensor]) -> None:
         """Keeps a sample of the weights as they are.
@@ -154,7 +155,10 @@ class Recorder:
         Args:
             weights: The trained variables before the update, in the order of the shapes.
         """
-        for variable, sample in zip(self._weights, self._updates.pack(weights)):
+        self._keep_samples(self._updates.pack(weights))
+
+    def _keep_samples(self, samples: Sequence[tf.Tensor]) -> None:
+        for variable, sample in zip(self._weights, samples):
             variable.assign(sample)
 
     def _read(

@@ -127,8 +127,17 @@ def _apply_and_record(
         if last is not None:
             due = last if due is None else tf.logical_and(due, last)
 
+        # What the probe computes is like what training computes, and always in a branch. Here it is
+        # in one of its own, taken at every step, which the graph's optimizer cannot know.
+        alone = due is None and not xla
+
+        def look() -> None:
+            recorder.keep_probed(probe())
+
         def before() -> None:
             nonlocal half
+            if not alone:
+                look()
             seen = clipped = update.again(update.gradients)
             weights = update.read_weights()
             if guard is not None and check is not None:
@@ -141,13 +150,8 @@ def _apply_and_record(
             else:
                 recorder.keep(read)
 
-        def look() -> None:
-            recorder.keep_probed(probe())
-
-        # What the probe computes is like what training computes, and always in a branch: this one
-        # is taken at every step, which the graph's optimizer cannot know.
-        within = number >= 0 if due is None and not xla else due
-        recorded = recorded_when(within, look) and recorded_when(due, before)
+        looked = not alone or recorded_when(number >= 0, look)
+        recorded = looked and recorded_when(due, before)
     if guard is not None and check is not None:
         guard.apply(update, check, factor)
     elif factor is not None:

@@ -294,12 +294,13 @@ def _sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
     return tf.reduce_sum(tf.reshape(squares, [rows, entries // length]), 1)
 
 
-def _careful(group: Group, x: tf.Tensor) -> tf.Tensor:
+def _careful(group: Group, x: tf.Tensor, xla: bool) -> tf.Tensor:
     """Moments over the finite entries, free of overflow and underflow: `[k, MOMENTS]`."""
     rows, width = x.shape
     length = _divisor(width, _LARGEST_PACKED_SIZE)
-    if rows == 1 and width > _LARGEST_COPIED_SIZE and length >= _SHORTEST_CHUNK:
-        # The loop itself takes memory, in the graph, whether it ever runs or not.
+    largest_whole = length if xla else _LARGEST_COPIED_SIZE
+    if rows == 1 and width > largest_whole and length >= _SHORTEST_CHUNK:
+        # The loop takes memory, in the graph, whether it ever runs or not; under XLA the copies do.
         group = Group(group.members, group.sizes, length, group.dtype)
         parts = tf.map_fn(
             lambda chunk: careful_parts(chunk[tf.newaxis])[0],
@@ -405,7 +406,7 @@ def _moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) ->
     return tf.cond(
         tf.reduce_all(exact(square, low, high)),
         lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none], 1), tf.float32),
-        lambda: _careful(*_in_one(groups, packed)),
+        lambda: _careful(*_in_one(groups, packed), xla),
     )
 
 

@@ -143,7 +143,7 @@ class Observer(keras.callbacks.Callback):
                     step=batch,
                     loss=float(loss),
                     accuracy=float(np.mean(output.argmax(-1) == y)) if classes else math.nan,
-                    rate=float(self.model.optimizer.learning_rate),
+                    rate=float(self.model.optimizer.learning_rate.numpy()),
                     variables=tuple(map(_variable, self.owners, gradients, values, before)),
                     activations=tuple(map(_activation, self.functions, inputs, outputs)),
                 )

@@ -26,7 +26,9 @@ Array = npt.NDArray[Any]
 SHAPE = (6, 3)
 DTYPES = (tf.float16, tf.float32, tf.float64)
 
-special = st.sampled_from([0.0, 1e-30, -1e30, 3e38, 1e-45, math.nan, math.inf, -math.inf])
+# Rounded to float32: only NumPy 2 takes them for equal to what the array holds.
+extremes = np.float32([0.0, 1e-30, -1e30, 3e38, 1e-45, math.nan, math.inf, -math.inf])
+special = st.sampled_from(extremes.tolist())
 entries = st.one_of(special, st.floats(-4, 4, width=16))
 
 

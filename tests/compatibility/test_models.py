@@ -264,17 +264,30 @@ class Scaled(keras.layers.Layer):
         return x * self.scale
 
 
+class Spared(keras.Model):
+    """A model with a layer that it never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaled, self.used = Scaled(name="scaled"), L.Dense(2, name="used")
+        self.spare = L.Dense(2, name="spare")
+
+    def build(self, shape: Any) -> None:
+        for layer in self.layers:
+            layer.build(shape)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.used(self.scaled(x))
+
+
 def test_a_scalar_parameter_and_variables_that_the_loss_does_not_need() -> None:
     def build() -> Any:
-        inputs = keras.Input((3,))
-        model = keras.Model(inputs, L.Dense(2, name="used")(Scaled(name="scaled")(inputs)))
-        model.spare = L.Dense(2, name="spare")
-        model.spare.build((None, 3))
+        model = Spared()
+        model.build((None, 3))
         return model
 
     def owners(model: Any) -> Owners:
-        layers = [*(model.get_layer(name) for name in ("scaled", "used")), model.spare]
-        return {layer.name: layer.trainable_variables for layer in layers}
+        return {layer.name: layer.trainable_variables for layer in model.layers}
 
     with unused_variables():
         monitor = check(build, batches(numbers(3), numbers(2)), owners)

@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture import statistics
-from keras_vanish.capture.columns import FLOATS
-from keras_vanish.capture.recorder import Recorder
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter, Histograms
-from keras_vanish.reading import from_rows
-from keras_vanish.scores import Course
-from keras_vanish.topology import LayerInfo
+from keras_vanish.capture.tensorflow.recorder import Recorder
+from keras_vanish.capture.tensorflow.statistics import statistics
+from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis.scores import Course
+from keras_vanish.logs.events import EventWriter, Histograms
+from keras_vanish.records.columns import FLOATS
+from keras_vanish.records.layers import LayerInfo
+from keras_vanish.records.readings import from_rows
 
 ROUNDS = 9
 

@@ -14,9 +14,9 @@ import peers
 import runs
 from outcomes import Outcome, justified
 
-from keras_vanish import events
-from keras_vanish.diagnosis import Diagnosis
-from keras_vanish.scores import worst
+from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis.scores import worst
+from keras_vanish.logs import events
 
 Array = npt.NDArray[Any]
 

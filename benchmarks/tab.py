@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from keras_vanish.capture.columns import ACTIVATIONS
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter
-from keras_vanish.reading import COLUMNS, Probed, Reading
+from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.logs.events import EventWriter
+from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.readings import COLUMNS, Probed, Reading
 
 
 def reading(step: int, steps: int, layers: int) -> Reading:
@@ -45,8 +45,8 @@ def reading(step: int, steps: int, layers: int) -> Reading:
     columns["gradient_min"][:], columns["gradient_max"][:] = -3 * rms, 3 * rms
     columns["weight_rms"][:] = 0.12
     columns["update_rms"][:] = 1e-2 * rms
-    seen = np.full([layers, len(ACTIVATIONS)], np.nan)
-    of = dict(zip(ACTIVATIONS, seen.T))
+    seen = np.full([layers, len(ACTIVATION_COLUMNS)], np.nan)
+    of = dict(zip(ACTIVATION_COLUMNS, seen.T))
     of["size"][:], of["output_rms"][:], of["gradient_rms"][:] = 64, 1, rms
     of["gradient_nonfinite_count"][:] = of["output_nonfinite_count"][:] = 0
     of["saturated_fraction"][:] = 0.4 * (1 - depth)

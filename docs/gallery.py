@@ -24,9 +24,9 @@ from keras import layers
 
 import keras_vanish
 from keras_vanish import Diagnosis, GradientMonitor
-from keras_vanish.diagnosis import spokesman
-from keras_vanish.events import verdict_of
-from keras_vanish.quantities import QUANTITIES, matrix
+from keras_vanish.diagnosis.diagnosis import representative
+from keras_vanish.logs.events import verdict_of
+from keras_vanish.records.quantities import QUANTITIES, matrix
 
 STEPS, BATCH = 300, 32
 
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def _speaking(self) -> Diagnosis:
-        speaking = spokesman(self.history, self.verdict)
+        speaking = representative(self.history, self.verdict)
         assert speaking is not None
         return speaking
 

@@ -10,19 +10,40 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_vanish.diagnosis import Diagnosis
-    from keras_vanish.events import read
+    from keras_vanish.diagnosis.diagnosis import Diagnosis
+    from keras_vanish.logs.events import read
     from keras_vanish.monitor import GradientMonitor
-    from keras_vanish.reading import LayerReading, Reading
+    from keras_vanish.records.readings import (
+        ActivationReading,
+        LayerReading,
+        Probed,
+        Reading,
+        RecurrentReading,
+        Statistics,
+    )
 
-__all__ = ["Diagnosis", "GradientMonitor", "LayerReading", "Reading", "read"]
+__all__ = [
+    "ActivationReading",
+    "Diagnosis",
+    "GradientMonitor",
+    "LayerReading",
+    "Probed",
+    "Reading",
+    "RecurrentReading",
+    "Statistics",
+    "read",
+]
 
 _MODULES = {
-    "Diagnosis": "diagnosis",
+    "ActivationReading": "records.readings",
+    "Diagnosis": "diagnosis.diagnosis",
     "GradientMonitor": "monitor",
-    "LayerReading": "reading",
-    "Reading": "reading",
-    "read": "events",
+    "LayerReading": "records.readings",
+    "Probed": "records.readings",
+    "Reading": "records.readings",
+    "RecurrentReading": "records.readings",
+    "Statistics": "records.readings",
+    "read": "logs.events",
 }
 
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_vanish import doctor
-from keras_vanish.diagnosis import Diagnosis
-from keras_vanish.events import read, runs, verdict_of
+from keras_vanish.diagnosis.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
-from keras_vanish.journal import read_journal
-from keras_vanish.table import render
-from keras_vanish.terminal import stand_in
+from keras_vanish.logs.events import read, runs, verdict_of
+from keras_vanish.logs.interventions_log import read_interventions
+from keras_vanish.report import doctor
+from keras_vanish.report.table import render
+from keras_vanish.report.terminal import stand_in
 
 #: As a shell has it of a program that ends because nobody reads its output any more.
 _NOBODY_READS = 141
@@ -105,7 +105,7 @@ def _runs(log_dir: str) -> Iterator[tuple[str, _Found | Exception]]:
     """
     for name, directory in runs(log_dir).items():
         try:
-            yield name, (read(directory), read_journal(directory))
+            yield name, (read(directory), read_interventions(directory))
         except (OSError, ValueError) as error:
             yield name, error
 

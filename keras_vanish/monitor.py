@@ -12,20 +12,26 @@ from typing import Any
 
 import keras
 
-from keras_vanish import file_system
-from keras_vanish.capture.capture import Capture, Captured
-from keras_vanish.capture.interior import Interior
-from keras_vanish.capture.optimizers import COMPILED, have_one_rate, optimizers_of
-from keras_vanish.capture.probe import Probe
-from keras_vanish.capture.strategies import limits, refusal, several_processes, sums, writes
-from keras_vanish.capture.tap import innermost
-from keras_vanish.capture.train_function import TrainFunction, clear_leftover
-from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
+from keras_vanish.capture.tensorflow.activations.probe import Probe
+from keras_vanish.capture.tensorflow.capture import Capture, Captured
+from keras_vanish.capture.tensorflow.control.step_controls import StepControls
+from keras_vanish.capture.tensorflow.optimizers import COMPILED, have_one_rate, optimizers_of
+from keras_vanish.capture.tensorflow.strategies import (
+    is_chief,
+    limits,
+    reduces_gradients,
+    refusal,
+    several_processes,
+)
+from keras_vanish.capture.tensorflow.tap import unwrapped
+from keras_vanish.capture.tensorflow.train_function import TrainFunction, clear_leftover
+from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, worst_of
+from keras_vanish.diagnosis.scores import worst
 from keras_vanish.interventions import Intervention, LearningRateControl, Reinitialization, Rollback
-from keras_vanish.rescue import CLIPPING, Rescue, policy
-from keras_vanish.scores import worst
-from keras_vanish.table import render
-from keras_vanish.track import Track
+from keras_vanish.logs import file_system
+from keras_vanish.report.table import render
+from keras_vanish.rescue.rescue import CLIPPING, Rescue, policy
+from keras_vanish.run import Run
 
 #: In a fit of fewer steps, all of them run as one function, where XLA does not compile it: to trace
 #: another takes seconds, which a short run does not win back.
@@ -131,9 +137,9 @@ class GradientMonitor(keras.callbacks.Callback):
             dry_run=dry_run,
         )
         # By what keeps them apart over all fits: the attribute, and "" for the compiled one.
-        self._tracks: dict[str, Track] = {}
+        self._runs: dict[str, Run] = {}
         # Those of the fit that runs, by the attribute.
-        self._watched: dict[str, Track] = {}
+        self._watched: dict[str, Run] = {}
         self._acting = False
         self._function: TrainFunction | None = None
         self._function_of: tuple[int, ...] | None = None
@@ -152,11 +158,7 @@ class GradientMonitor(keras.callbacks.Callback):
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict so far on each optimizer that was read, by `Diagnosis.optimizer`."""
-        return {
-            track.name or "": track.verdict
-            for track in self._tracks.values()
-            if track.last is not None
-        }
+        return {run.name or "": run.verdict for run in self._runs.values() if run.last is not None}
 
     def set_model(self, model: Any) -> None:
         """Takes the model that is going to be trained.
@@ -202,7 +204,9 @@ class GradientMonitor(keras.callbacks.Callback):
         alone = len(optimizers) == 1
         strategy = model.distribute_strategy
         probes = bool(self.probe) and alone and not several_processes(strategy)
-        interior = self._rescue.interior(xla) if self._may_act(model, optimizers) else Interior()
+        step_controls = (
+            self._rescue.step_controls(xla) if self._may_act(model, optimizers) else StepControls()
+        )
         # What a `tf.cond` may read, XLA copies at every step, and elsewhere the optimizer cannot
         # compute in its place. So the model's own function runs on the steps that are not
         # recorded, if the host can choose.
@@ -222,11 +226,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 always=always,
                 chooses=chooses,
                 probe=Probe(model, xla=xla) if probes else None,
-                interior=interior,
+                step_controls=step_controls,
             )
-            compiled = alone or innermost(optimizer) is innermost(model.optimizer)
+            compiled = alone or unwrapped(optimizer) is unwrapped(model.optimizer)
             self._attach(attribute, "" if compiled else attribute, capture, strategy)
-        captures = [track.capture for track in self._watched.values()]
+        captures = [run.capture for run in self._watched.values()]
         return TrainFunction(
             model,
             wrap=lambda step: functools.reduce(lambda s, c: c.wrap(s), captures, step),
@@ -235,7 +239,7 @@ class GradientMonitor(keras.callbacks.Callback):
             after=self._after_call,
             after_data=self._after_data,
             removed=self._end,
-            wrap_other=captures[0].wrap_unread if chooses and not interior.empty else None,
+            wrap_other=captures[0].wrap_unread if chooses and not step_controls.empty else None,
         )
 
     def _is_long(self) -> bool:
@@ -245,11 +249,11 @@ class GradientMonitor(keras.callbacks.Callback):
         return steps is None or epochs is None or steps * epochs >= SHORT_RUN
 
     def _attach(self, attribute: str, key: str, capture: Capture, strategy: Any) -> None:
-        if key not in self._tracks:
-            log_dir = self.log_dir if writes(strategy) else None
-            self._tracks[key] = Track(log_dir, self.histograms, self._warn)
-        track = self._watched[attribute] = self._tracks[key]
-        track.attach(capture)
+        if key not in self._runs:
+            log_dir = self.log_dir if is_chief(strategy) else None
+            self._runs[key] = Run(log_dir, self.histograms, self._warn)
+        run = self._watched[attribute] = self._runs[key]
+        run.attach(capture)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batch = 0
@@ -263,8 +267,8 @@ class GradientMonitor(keras.callbacks.Callback):
                 self._arm()
 
     def _arm(self) -> None:
-        for track in self._watched.values():
-            track.capture.arm()
+        for run in self._watched.values():
+            run.capture.arm()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch_length = self._batch
@@ -278,7 +282,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"Received: {type(self.model).__name__}, {', '.join(kinds)}.",
             )
         if logs is not None:
-            last = [track.last for track in self._watched.values() if track.last is not None]
+            last = [run.last for run in self._watched.values() if run.last is not None]
             logs["vanishing_score"] = worst(*(diagnosis.vanishing_score for diagnosis in last))
             logs["exploding_score"] = worst(*(diagnosis.exploding_score for diagnosis in last))
 
@@ -323,8 +327,8 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         optimizers = {COMPILED: optimizer}
         acts = self._may_act(model, optimizers)
-        interior = self._rescue.interior(xla=False) if acts else Interior()
-        capture = Capture(model, optimizer, self._every, slots=2, interior=interior)
+        step_controls = self._rescue.step_controls(xla=False) if acts else StepControls()
+        capture = Capture(model, optimizer, self._every, slots=2, step_controls=step_controls)
         self._function, self._watched = None, {}
         self._attach(COMPILED, "", capture, model.distribute_strategy)
         self._steps_per_call = 1
@@ -380,11 +384,11 @@ class GradientMonitor(keras.callbacks.Callback):
         self._acting = self._may_act(model, optimizers)
         self._begun = False
         if len(optimizers) == 1:
-            for track in self._watched.values():
-                track.settle("")
+            for run in self._watched.values():
+                run.settle("")
         if not have_one_rate(optimizers):
             self._warn_of_several(optimizers)
-        inner = map(innermost, optimizers.values())
+        inner = map(unwrapped, optimizers.values())
         probes = bool(self.probe) and self._function is not None
         for about, message in limits(strategy, inner, self._rescue.asked, probes):
             self._warn(about, message)
@@ -393,7 +397,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _may_act(self, model: Any, optimizers: dict[str, Any]) -> bool:
         """Whether a flag is on that can do something in a fit with these optimizers."""
-        ruled = have_one_rate(optimizers) and not sums(model.distribute_strategy)
+        ruled = have_one_rate(optimizers) and not reduces_gradients(model.distribute_strategy)
         return self._rescue.asked and ruled
 
     def _begin_steps(self, model: Any) -> None:
@@ -402,21 +406,21 @@ class GradientMonitor(keras.callbacks.Callback):
         Not before: another callback may restore a model when the training begins.
         """
         self._begun = True
-        updates = [track.begin() for track in self._watched.values()]
-        for track in self._watched.values():
-            if track.settled:
-                self._resume(track)
+        updates = [run.begin() for run in self._watched.values()]
+        for run in self._watched.values():
+            if run.settled:
+                self._resume(run)
         if self._acting:
-            (track,) = self._watched.values()
+            (run,) = self._watched.values()
             self._rescue.begin(
                 model,
-                track.capture.optimizer,
+                run.capture.optimizer,
                 updates[0],
                 gives_batches=self._function is not None,
             )
 
-    def _resume(self, track: Track) -> None:
-        past = track.resume()
+    def _resume(self, run: Run) -> None:
+        past = run.resume()
         if past is None:
             return
         everything = [*past.history, *self.history]
@@ -452,18 +456,18 @@ class GradientMonitor(keras.callbacks.Callback):
             )
 
     def _traced(self) -> list[str]:
-        return [name for name, track in self._watched.items() if track.capture.traced]
+        return [name for name, run in self._watched.items() if run.capture.traced]
 
     def _settle(self) -> None:
         """Names the runs of the optimizers that the train step is seen to apply."""
         traced = self._traced()
         for attribute in traced:
-            track = self._watched[attribute]
-            if not track.settled:
+            run = self._watched[attribute]
+            if not run.settled:
                 # The compiled optimizer by itself is all that there is to most models.
-                compiled = track is self._tracks.get("")
-                track.settle("" if compiled and len(traced) == 1 else attribute)
-                self._resume(track)
+                compiled = run is self._runs.get("")
+                run.settle("" if compiled and len(traced) == 1 else attribute)
+                self._resume(run)
 
     def _steps_in_epoch(self) -> int | None:
         steps = (self.params or {}).get("steps")
@@ -481,31 +485,31 @@ class GradientMonitor(keras.callbacks.Callback):
     def _after_call(self) -> None:
         self._batch += self._steps_per_call
         counted = [(t, t.capture.count(self._steps_per_call)) for t in self._watched.values()]
-        self._look([track for track, due in counted if due])
+        self._look([run for run, due in counted if due])
 
     def _after_data(self) -> None:
         # In Keras 3.4, the last call of an epoch fails after the last of its steps.
         if self._steps_per_call > 1:
-            self._look([track for track in self._watched.values() if track.capture.awaited])
+            self._look([run for run in self._watched.values() if run.capture.awaited])
 
-    def _look(self, tracks: Sequence[Track]) -> None:
-        if not tracks:
+    def _look(self, runs: Sequence[Run]) -> None:
+        if not runs:
             return
         try:
             self._settle()
-            found = [(track, captured) for track in tracks for captured in track.capture.look()]
+            found = [(run, captured) for run in runs for captured in run.capture.look()]
             found.sort(key=lambda pair: pair[1].update)
             # Numbers belong to the last of them.
-            for track, captured in found[:-1]:
-                self._record(track, self._diagnosed(track, captured), captured, {})
+            for run, captured in found[:-1]:
+                self._record(run, self._diagnosed(run, captured), captured, {})
             diagnosis = self._diagnosed(*found[-1]) if found else None
-            done, numbers = self._rescued(tracks[0], diagnosis)
+            done, numbers = self._rescued(runs[0], diagnosis)
             if diagnosis is not None:
                 self._record(found[-1][0], diagnosis, found[-1][1], numbers)
             self._account(done)
-            written = tracks if done else [track for track, _ in found]
-            for track in dict.fromkeys(written):
-                track.save(self._rescue.state() if self._acting else {})
+            written = runs if done else [run for run, _ in found]
+            for run in dict.fromkeys(written):
+                run.save(self._rescue.state() if self._acting else {})
         except Exception as error:
             self._warn(
                 "reading",
@@ -513,17 +517,17 @@ class GradientMonitor(keras.callbacks.Callback):
             )
 
     def _rescued(
-        self, track: Track, diagnosis: Diagnosis | None
+        self, run: Run, diagnosis: Diagnosis | None
     ) -> tuple[list[Intervention], dict[str, float]]:
         if not self._acting:
             return [], {}
-        updates = track.capture.updates()
+        updates = run.capture.updates()
         return self._rescue.look(
-            step=track.step(max(0, updates - 1)),
+            step=run.step(max(0, updates - 1)),
             updates=updates,
             diagnosis=diagnosis,
-            verdict=track.verdict,
-            learned=track.course.learned,
+            verdict=run.verdict,
+            learned=run.course.learned,
         )
 
     def _account(self, done: list[Intervention]) -> None:
@@ -532,18 +536,18 @@ class GradientMonitor(keras.callbacks.Callback):
             with contextlib.suppress(OSError, ValueError):  # A terminal that is closed.
                 print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
         if done:
-            (track,) = self._watched.values()
-            track.write_interventions(done)
+            (run,) = self._watched.values()
+            run.write_interventions(done)
 
-    def _diagnosed(self, track: Track, captured: Captured) -> Diagnosis:
-        diagnosis = track.diagnosed(captured)
+    def _diagnosed(self, run: Run, captured: Captured) -> Diagnosis:
+        diagnosis = run.diagnosed(captured)
         self.history.append(diagnosis)
         return diagnosis
 
     def _record(
-        self, track: Track, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]
+        self, run: Run, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]
     ) -> None:
-        track.write(diagnosis, captured, numbers)
+        run.write(diagnosis, captured, numbers)
         if self.on_diagnosis is not None:
             try:
                 self.on_diagnosis(diagnosis)
@@ -573,15 +577,15 @@ class GradientMonitor(keras.callbacks.Callback):
             self._copies, twin.log_dir = file_system.unused(
                 os.path.join(self.log_dir, "copy_"), self._copies
             )
-            for track in twin._tracks.values():
-                track.move(twin.log_dir)
+            for run in twin._runs.values():
+                run.move(twin.log_dir)
         twin._copies = 0
         return twin
 
     def _end(self) -> None:
         self._rescue.end()
-        for track in self._tracks.values():
-            track.close()
+        for run in self._runs.values():
+            run.close()
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:

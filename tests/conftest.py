@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from keras_vanish.capture.columns import ACTIVATIONS
-from keras_vanish.reading import COLUMNS, Probed, Reading
+from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.readings import COLUMNS, Probed, Reading
 
 with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.
@@ -82,22 +82,22 @@ def _make_probed(
         loss: The loss.
         shuffled_loss: The loss with the inputs of other samples.
         profiles: RMS of dL/dh_t by recurrent layer.
-        **columns: Values for other `ACTIVATIONS`: one for all layers, or one a layer.
+        **columns: Values for other `ACTIVATION_COLUMNS`: one for all layers, or one a layer.
             What does not apply to every layer is NaN by default.
     """
-    values = {name: np.full(len(rms), np.nan) for name in ACTIVATIONS}
+    values = {name: np.full(len(rms), np.nan) for name in ACTIVATION_COLUMNS}
     values["size"] = np.full(len(rms), 32.0)
     values["gradient_rms"] = np.array(rms, np.float64)
     values["output_rms"] = np.ones(len(rms))
     values["gradient_nonfinite_count"] = values["output_nonfinite_count"] = np.zeros(len(rms))
-    unknown = set(columns) - set(ACTIVATIONS)
+    unknown = set(columns) - set(ACTIVATION_COLUMNS)
     assert not unknown, unknown
     values.update({name: np.broadcast_to(value, len(rms)) for name, value in columns.items()})
     return Probed(
         loss=loss,
         shuffled_loss=shuffled_loss,
         names=tuple(names or (f"dense_{i}" for i in range(len(rms)))),
-        table=np.stack([values[name] for name in ACTIVATIONS], 1).astype(np.float64),
+        table=np.stack([values[name] for name in ACTIVATION_COLUMNS], 1).astype(np.float64),
         profiles={name: np.array(profile, float) for name, profile in (profiles or {}).items()},
     )
 

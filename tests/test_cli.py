@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_vanish import doctor
 from keras_vanish.cli import main
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter
-from keras_vanish.reading import Reading
-from keras_vanish.table import render
+from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.logs.events import EventWriter
+from keras_vanish.records.readings import Reading
+from keras_vanish.report import doctor
+from keras_vanish.report.table import render
 
 MakeReading = Callable[..., Reading]
 

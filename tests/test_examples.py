@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import keras_vanish
-from keras_vanish.events import runs, verdict_of
+from keras_vanish.logs.events import runs, verdict_of
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 
 import keras_vanish.monitor
 from keras_vanish import Diagnosis, GradientMonitor, read
-from keras_vanish.events import EventWriter
-from keras_vanish.scores import PATIENCE
+from keras_vanish.diagnosis.scores import PATIENCE
+from keras_vanish.logs.events import EventWriter
 
 L = keras.layers
 Array = npt.NDArray[Any]

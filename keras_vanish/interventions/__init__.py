@@ -1,3 +1,4 @@
+from keras_vanish.diagnosis.loss_trend import LossTrend
 from keras_vanish.interventions.clipping import (
     AdaptiveClipping,
     Limits,
@@ -5,9 +6,9 @@ from keras_vanish.interventions.clipping import (
     PercentileClipping,
     ZScoreClipping,
 )
-from keras_vanish.interventions.intervention import Intervention, Look
+from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.interventions.learning_rate import LearningRateControl
-from keras_vanish.interventions.loss_trend import LossTrend
+from keras_vanish.interventions.observation import Observation
 from keras_vanish.interventions.reinitialization import Reinitialization
 from keras_vanish.interventions.rollback import Decision, Rollback
 
@@ -20,8 +21,12 @@ __all__ = [
     "Look",
     "LossTrend",
     "NormClipping",
+    "Observation",
     "PercentileClipping",
     "Reinitialization",
     "Rollback",
     "ZScoreClipping",
 ]
+
+#: The name that earlier versions gave to `Observation`.
+Look = Observation

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from keras_vanish.interventions.intervention import check_number, check_whole
+from keras_vanish.interventions.checks import check_number, check_whole
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,10 @@ import math
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from keras_vanish.interventions.intervention import (
-    Action,
-    Intervention,
-    Look,
-    check_number,
-    check_whole,
-)
-from keras_vanish.interventions.loss_trend import PROGRESS, LossTrend
+from keras_vanish.diagnosis.loss_trend import PROGRESS, LossTrend
+from keras_vanish.interventions.checks import check_number, check_whole
+from keras_vanish.interventions.intervention import Action, Intervention
+from keras_vanish.interventions.observation import Observation
 
 #: A run that oscillates because of its learning rate changes its weights by more than this.
 _LARGE = 0.001
@@ -209,15 +205,17 @@ class LearningRateControl:
             unchecked=share < _MUCH,
         )
 
-    def decide(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+    def decide(
+        self, state: RateState, observation: Observation
+    ) -> tuple[RateState, Intervention | None]:
         """The next state, and what is done to the rate, if anything.
 
         Args:
             state: What `begin` or the look before gave.
-            look: What was seen since.
+            observation: What was seen since.
         """
-        state = self._seen(state, look)
-        trouble = self._trouble(state, look)
+        state = self._seen(state, observation)
+        trouble = self._trouble(state, observation)
         if trouble is None:
             trouble = self._worse(state)
         if trouble is None:
@@ -229,32 +227,35 @@ class LearningRateControl:
             if state.on_trial:
                 factor = min(state.before, max(self.lowest, state.factor * share))
                 state = replace(state, failed=True)
-                return self._change(state, look, factor, "take_back_rate", reason)
+                return self._change(state, observation, factor, "take_back_rate", reason)
             factor = max(self.lowest, state.factor * share)
-            large = _thrown(look) or look.held
+            large = _thrown(observation) or observation.saved_by_clipping
             wait = self.cool_down * (1 if large else 2 ** max(0, state.cuts - 1))
             if state.since < wait or factor >= state.factor:
                 return replace(state, quiet=0, starved=0, looks=0), None
             state = replace(state, cuts=state.cuts + 1)
-            return self._change(state, look, factor, "lower_rate", reason)
-        if 0 < look.unclipped_ratio < math.inf:
-            state = replace(state, ratio=look.unclipped_ratio)
-        if not _calm(look):
+            return self._change(state, observation, factor, "lower_rate", reason)
+        if 0 < observation.unclipped_ratio < math.inf:
+            state = replace(state, ratio=observation.unclipped_ratio)
+        if not _calm(observation):
             return state, None
         if state.unchecked:
             state = replace(state, unchecked=False)
             # Units that are lost get no gradient, however large the rate.
-            if 0 < look.update_ratio < _MUCH * look.right_ratio(self.aim) and not look.lost:
-                return self._correct(state, look)
+            if (
+                0 < observation.update_ratio < _MUCH * observation.right_ratio(self.aim)
+                and not observation.lost
+            ):
+                return self._correct(state, observation)
         probation = self.calm if state.factor > 1 else self.cool_down
         if state.quiet >= probation and state.on_trial:
             state = replace(state, before=math.nan, level=math.nan, failed=False)
         if state.quiet >= self.calm:
             state = replace(state, cuts=0)
         if state.factor < 1:
-            return self._restored(state, look)
+            return self._restored(state, observation)
         if state.starved >= self.calm and state.looks >= 3 and state.factor < self.highest:
-            largest = max(look.update_ratios)
+            largest = max(observation.update_ratios)
             share = min(10.0, self.aim / 10 / largest if largest else math.inf)
             factor = min(state.factor * share, self.highest)
             reason = (
@@ -262,17 +263,25 @@ class LearningRateControl:
                 f"learned in {state.starved} steps, and gradients reach every layer"
             )
             state = replace(state, before=state.factor, level=state.trend.recent)
-            return self._change(state, look, factor, "raise_rate", reason)
+            return self._change(state, observation, factor, "raise_rate", reason)
         return state, None
 
-    def _restored(self, state: RateState, look: Look) -> tuple[RateState, Intervention | None]:
+    def _restored(
+        self, state: RateState, observation: Observation
+    ) -> tuple[RateState, Intervention | None]:
         """Tries a larger rate, where updates are small and the loss is at its best."""
         trend, ratio = state.trend, state.usual_ratio
         blind = trend.count == 0  # As in a custom training loop.
         wait = self.calm if state.failed or blind else self.cool_down
-        small = ratio < _SMALL * look.right_ratio(self.aim)
+        small = ratio < _SMALL * observation.right_ratio(self.aim)
         at_best = blind or trend.recent <= trend.best + _AT_BEST * abs(trend.best)
-        if state.quiet < wait or not small or not at_best or look.share > _DONE or look.lost:
+        if (
+            state.quiet < wait
+            or not small
+            or not at_best
+            or observation.share > _DONE
+            or observation.lost
+        ):
             return state, None
         step = _SMALL_STEP if state.failed else _STEP
         reason = (
@@ -281,17 +290,21 @@ class LearningRateControl:
         if not blind:
             reason += f", and the loss is at its best, {trend.recent:.3g}"
         state = replace(state, before=state.factor, level=trend.recent)
-        return self._change(state, look, min(1.0, step * state.factor), "restore_rate", reason)
+        return self._change(
+            state, observation, min(1.0, step * state.factor), "restore_rate", reason
+        )
 
-    def _correct(self, state: RateState, look: Look) -> tuple[RateState, Intervention]:
+    def _correct(
+        self, state: RateState, observation: Observation
+    ) -> tuple[RateState, Intervention]:
         """Takes back what a cut was too much: the batch that called for it was an odd one."""
-        ratio = look.update_ratio
-        factor = min(1.0, state.factor * look.right_ratio(self.aim) / (2 * ratio))
+        ratio = observation.update_ratio
+        factor = min(1.0, state.factor * observation.right_ratio(self.aim) / (2 * ratio))
         reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
-        return self._change(state, look, factor, "restore_rate", reason)
+        return self._change(state, observation, factor, "restore_rate", reason)
 
-    def _seen(self, state: RateState, look: Look) -> RateState:
-        log, steps = look.log, look.steps_since(state.step)
+    def _seen(self, state: RateState, observation: Observation) -> RateState:
+        log, steps = observation.log, observation.steps_since(state.step)
         base = log.rate / state.factor
         rising = not base <= state.base * (1 + 1e-6)
         judged = state.updates >= _CLIPPED_UPDATES
@@ -299,15 +312,15 @@ class LearningRateControl:
         won = (trend.first - trend.recent) / abs(trend.first) if trend.first else math.nan
         starved = (
             state.raisable
-            and look.learned is False
-            and look.diagnosis is not None
-            and look.diagnosis.verdict == look.verdict == "healthy"
-            and max(look.update_ratios, default=math.inf) < self.tiny
+            and observation.learned is False
+            and observation.diagnosis is not None
+            and observation.diagnosis.verdict == observation.verdict == "healthy"
+            and max(observation.update_ratios, default=math.inf) < self.tiny
             and won < 0.01
             and 0 < base < math.inf
             and not rising
         )
-        ratio, low, still = look.update_ratio, state.low, state.still + steps
+        ratio, low, still = observation.update_ratio, state.low, state.still + steps
         if not trend.best > low - _DOWN * abs(low):
             low, still = trend.best, 0
         return replace(
@@ -316,7 +329,7 @@ class LearningRateControl:
             low=low,
             still=still,
             trend=trend,
-            step=look.step,
+            step=observation.step,
             since=state.since + steps,
             quiet=state.quiet + steps,
             updates=len(log.norms) + (0 if judged else state.updates),
@@ -326,20 +339,20 @@ class LearningRateControl:
             looks=state.looks + 1 if starved else 0,
         )
 
-    def _trouble(self, state: RateState, look: Look) -> tuple[float, str] | None:
+    def _trouble(self, state: RateState, observation: Observation) -> tuple[float, str] | None:
         """What to multiply the factor by, and why; None without trouble."""
-        trend, ratio = state.trend, look.unclipped_ratio
-        if _thrown(look):
+        trend, ratio = state.trend, observation.unclipped_ratio
+        if _thrown(observation):
             # What the updates were before the trouble tells better by how much they are too
             # large, unless that did not help.
             known = ratio if math.isnan(state.ratio) or state.cuts else state.ratio
-            count = sum(value >= 1 for value in look.update_ratios)
-            return self._share(known, look), (
+            count = sum(value >= 1 for value in observation.update_ratios)
+            return self._share(known, observation), (
                 f"one update changed the weights of {count} layers by more than they are; "
                 f"the median change is {ratio:.2g} times the weights"
             )
-        if look.held and math.isnan(state.ratio):
-            return self._share(ratio, look), (
+        if observation.saved_by_clipping and math.isnan(state.ratio):
+            return self._share(ratio, observation), (
                 "had it not been clipped, one of the first updates would have been "
                 f"{ratio:.2g} times as large as the weights (median of the layers)"
             )
@@ -355,11 +368,11 @@ class LearningRateControl:
             )
         most = state.updates >= _CLIPPED_UPDATES and 2 * state.clipped > state.updates
         # Where they are small after it, clipping may be how this run is trained.
-        large = look.update_ratio > look.right_ratio(self.aim)
+        large = observation.update_ratio > observation.right_ratio(self.aim)
         if most and large and not trend.recent < trend.first:
-            return self._share(ratio, look), (
+            return self._share(ratio, observation), (
                 f"{state.clipped} of {state.updates} updates had to be clipped, are "
-                f"{look.update_ratio:.2g} times the weights nevertheless (median of the "
+                f"{observation.update_ratio:.2g} times the weights nevertheless (median of the "
                 "layers), and the loss is not falling"
             )
         return None
@@ -394,15 +407,15 @@ class LearningRateControl:
             )
         return None
 
-    def _share(self, ratio: float, look: Look) -> float:
-        return min(self.cut, max(look.right_ratio(self.aim) / ratio, _LEAST))
+    def _share(self, ratio: float, observation: Observation) -> float:
+        return min(self.cut, max(observation.right_ratio(self.aim) / ratio, _LEAST))
 
     def _change(
-        self, state: RateState, look: Look, factor: float, action: Action, reason: str
+        self, state: RateState, observation: Observation, factor: float, action: Action, reason: str
     ) -> tuple[RateState, Intervention]:
         down = factor < state.factor
         intervention = Intervention(
-            step=look.step,
+            step=observation.step,
             action=action,
             reason=reason,
             before={"factor": state.factor, "learning_rate": state.base * state.factor},
@@ -436,16 +449,16 @@ def _counted_anew(state: RateState) -> RateState:
     )
 
 
-def _thrown(look: Look) -> bool:
-    agreed = look.diagnosis is not None and look.diagnosis.certain
-    return look.thrown and (agreed or look.verdict == "exploding")
+def _thrown(observation: Observation) -> bool:
+    agreed = observation.diagnosis is not None and observation.diagnosis.decisive
+    return observation.thrown and (agreed or observation.verdict == "exploding")
 
 
-def _calm(look: Look) -> bool:
+def _calm(observation: Observation) -> bool:
     sick = ("exploding", "nonfinite")
     return (
-        look.diagnosis is not None
-        and look.diagnosis.verdict not in sick
-        and look.verdict not in sick
-        and look.log.skipped == 0
+        observation.diagnosis is not None
+        and observation.diagnosis.verdict not in sick
+        and observation.verdict not in sick
+        and observation.log.skipped == 0
     )

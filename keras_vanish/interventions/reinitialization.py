@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from keras_vanish import scores
-from keras_vanish.diagnosis import Diagnosis
-from keras_vanish.interventions.intervention import Intervention, Look, check_whole
-from keras_vanish.interventions.loss_trend import LossTrend
-from keras_vanish.scores import THRESHOLD, Course
+from keras_vanish.diagnosis import scores
+from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis.loss_trend import LossTrend
+from keras_vanish.diagnosis.scores import THRESHOLD, LearningProgress
+from keras_vanish.interventions.checks import check_whole
+from keras_vanish.interventions.intervention import Intervention
+from keras_vanish.interventions.observation import Observation
 
 #: A run whose smoothed loss fell by more than this share of its first level has begun to learn.
 BEGUN = 0.05
@@ -63,7 +65,7 @@ class ReinitializationState:
     grown: bool | None = None
     refused: bool = False
     returned: bool = False
-    course: Course = field(default_factory=Course)
+    course: LearningProgress = field(default_factory=LearningProgress)
     born: str | None = None
     ruined: int = 0
 
@@ -107,33 +109,37 @@ class Reinitialization:
         return ReinitializationState()
 
     def decide(
-        self, state: ReinitializationState, look: Look
+        self, state: ReinitializationState, observation: Observation
     ) -> tuple[ReinitializationState, Intervention | None]:
         """The next state, and whether the run is re-initialised.
 
         Args:
             state: What `begin` or the look before gave.
-            look: What was seen since.
+            observation: What was seen since.
         """
-        state = _seen(state, look)
-        reason = _sick(state, look)
+        state = _seen(state, observation)
+        reason = _sick(state, observation)
         if not reason or state.returned:
             return state, None
-        begun = _begun(state, look)
+        begun = _begun(state, observation)
         figures = {
             "vanishing_score": math.nan,
             "exploding_score": math.nan,
             "loss": state.trend.recent,
         }
-        if look.diagnosis is not None:
-            figures["vanishing_score"] = look.diagnosis.vanishing_score
-            figures["exploding_score"] = look.diagnosis.exploding_score
+        if observation.diagnosis is not None:
+            figures["vanishing_score"] = observation.diagnosis.vanishing_score
+            figures["exploding_score"] = observation.diagnosis.exploding_score
         if begun:
             # Where it is not known yet what was learned, it may be soon.
-            if state.refused or state.done or (look.learned is None and state.looks < _LOOKS):
+            if (
+                state.refused
+                or state.done
+                or (observation.learned is None and state.looks < _LOOKS)
+            ):
                 return state, None
             refusal = Intervention(
-                look.step, "refuse_reinitialization", f"{reason} But {begun}.", figures
+                observation.step, "refuse_reinitialization", f"{reason} But {begun}.", figures
             )
             return replace(state, refused=True), refusal
         soon = state.looks < _LOOKS or state.since < _STEPS
@@ -141,29 +147,29 @@ class Reinitialization:
             return state, None
         if state.done >= self.attempts:
             act = Intervention(
-                look.step,
+                observation.step,
                 "take_back_weights",
                 f"{reason} With the new ones, nothing was learned in {state.since} steps.",
                 figures,
             )
             return replace(state, returned=True), act
         act = Intervention(
-            look.step, "reinitialize", f"{reason} Nothing has been learned yet.", figures
+            observation.step, "reinitialize", f"{reason} Nothing has been learned yet.", figures
         )
-        return ReinitializationState(done=state.done + 1, step=look.step), act
+        return ReinitializationState(done=state.done + 1, step=observation.step), act
 
 
-def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
-    log, grown = look.log, state.grown
-    if grown is None and look.diagnosis is not None:
-        grown = _grown(look.diagnosis)
+def _seen(state: ReinitializationState, observation: Observation) -> ReinitializationState:
+    log, grown = observation.log, state.grown
+    if grown is None and observation.diagnosis is not None:
+        grown = _grown(observation.diagnosis)
     applied = state.applied or not log.stalled
-    course, steps = state.course, look.steps_since(state.step)
-    if look.diagnosis is not None:
-        course = course.after(look.diagnosis.reading)
+    course, steps = state.course, observation.steps_since(state.step)
+    if observation.diagnosis is not None:
+        course = course.after(observation.diagnosis.reading)
     born = state.born
-    if born is None and look.diagnosis is not None:
-        born = look.lost
+    if born is None and observation.diagnosis is not None:
+        born = observation.lost
     return replace(
         state,
         trend=state.trend.after(log.losses),
@@ -171,12 +177,12 @@ def _seen(state: ReinitializationState, look: Look) -> ReinitializationState:
         losses=state.losses + len(log.losses),
         stalled=0 if applied else state.stalled + steps,
         since=state.since + steps,
-        step=look.step,
+        step=observation.step,
         applied=applied,
         grown=grown,
         course=course,
         born=born,
-        ruined=state.ruined + 1 if look.lost and look.lost != born else 0,
+        ruined=state.ruined + 1 if observation.lost and observation.lost != born else 0,
     )
 
 
@@ -186,35 +192,35 @@ def _grown(diagnosis: Diagnosis) -> bool:
     return scores.worst(scores.growth_by(profile), diagnosis.components["growth"]) >= THRESHOLD
 
 
-def _sick(state: ReinitializationState, look: Look) -> str:
+def _sick(state: ReinitializationState, observation: Observation) -> str:
     """What is wrong with the run, in sentences; empty if nothing is."""
     if state.losses >= _NONFINITE and not state.trend.count:
         return f"All {state.losses} losses so far are NaN or infinite."
     if state.stalled >= _STALLED:
         return f"In the first {state.stalled} steps no update could be applied."
-    diagnosis = look.diagnosis
+    diagnosis = observation.diagnosis
     if diagnosis is None:
         return ""
     if 0 < state.ruined < _LOOKS:
         # Not the initialisers did it but the learning rate: others may know what to do.
         return ""
-    if look.verdict == "vanishing" == diagnosis.verdict:
+    if observation.verdict == "vanishing" == diagnosis.verdict:
         return f"{diagnosis.sentence()} The vanishing score is {diagnosis.vanishing_score:.2f}."
-    if look.verdict == "exploding" and diagnosis.cause == "growth":
+    if observation.verdict == "exploding" and diagnosis.cause == "growth":
         return f"{diagnosis.sentence()} The exploding score is {diagnosis.exploding_score:.2f}."
-    if (diagnosis.certain or look.held) and state.grown:
-        size = f"Updates are {look.unclipped_ratio:.2g} times the weights, without clipping."
-        said = size if look.held else diagnosis.sentence()
+    if (diagnosis.decisive or observation.saved_by_clipping) and state.grown:
+        size = f"Updates are {observation.unclipped_ratio:.2g} times the weights, without clipping."
+        said = size if observation.saved_by_clipping else diagnosis.sentence()
         return f"{said} From the first step on, gradients grew towards the input."
     return ""
 
 
-def _begun(state: ReinitializationState, look: Look) -> str:
+def _begun(state: ReinitializationState, observation: Observation) -> str:
     """Why the run is held to have begun to learn; empty if it has not."""
     if state.grown and state.course.count and state.course.best < _SURELY:
         return ""
-    if look.learned:
+    if observation.learned:
         return "the run has learned something of its input"
-    if look.learned is None and state.trend.fallen > BEGUN:
+    if observation.learned is None and state.trend.fallen > BEGUN:
         return f"the loss has fallen from {state.trend.first:.3g} to {state.trend.best:.3g}"
     return ""

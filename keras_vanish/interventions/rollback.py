@@ -6,13 +6,10 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 
-from keras_vanish.interventions.intervention import (
-    Intervention,
-    Look,
-    check_number,
-    check_whole,
-)
-from keras_vanish.interventions.loss_trend import NONFINITE, LossTrend
+from keras_vanish.diagnosis.loss_trend import NONFINITE, LossTrend
+from keras_vanish.interventions.checks import check_number, check_whole
+from keras_vanish.interventions.intervention import Intervention
+from keras_vanish.interventions.observation import Observation
 
 #: For how many train steps no update may be applied: a loss scaler finds its scale in fewer.
 _STALLED = 40
@@ -150,36 +147,38 @@ class Rollback:
         """The state after another policy took the run back to an earlier one."""
         return replace(state, trend=state.trend.restored())
 
-    def decide(self, state: RollbackState, look: Look) -> tuple[RollbackState, Decision]:
+    def decide(
+        self, state: RollbackState, observation: Observation
+    ) -> tuple[RollbackState, Decision]:
         """The next state, and what to do.
 
         Args:
             state: What `begin` or the look before gave.
-            look: What was seen since.
+            observation: What was seen since.
         """
-        state = _seen(state, look)
+        state = _seen(state, observation)
         if state.stopped:
             return state, Decision()
-        reason = _trouble(state, look)
+        reason = _trouble(state, observation)
         if reason:
-            return self._restore(state, look, reason)
+            return self._restore(state, observation, reason)
         if state.since >= self.rearm:
             state = replace(state, restores=0)
-        if 0 < look.unclipped_ratio < math.inf:
+        if 0 < observation.unclipped_ratio < math.inf:
             # NaN is not larger than anything.
-            larger = not state.ratio >= look.unclipped_ratio
-            state = replace(state, ratio=look.unclipped_ratio if larger else state.ratio)
-        if state.kept >= self.every and _good(state, look):
+            larger = not state.ratio >= observation.unclipped_ratio
+            state = replace(state, ratio=observation.unclipped_ratio if larger else state.ratio)
+        if state.kept >= self.every and _good(state, observation):
             return replace(state, kept=0), Decision(keep=True)
         return state, Decision()
 
     def _restore(
-        self, state: RollbackState, look: Look, reason: str
+        self, state: RollbackState, observation: Observation, reason: str
     ) -> tuple[RollbackState, Decision]:
-        rate = look.log.rate
+        rate = observation.log.rate
         if state.restores >= self.attempts:
             intervention = Intervention(
-                step=look.step,
+                step=observation.step,
                 action="stop",
                 reason=(
                     f"{reason}; the run was taken back {state.restores} times already, each "
@@ -194,13 +193,13 @@ class Rollback:
         # how much they are too large than what they are in the middle of it.
         factor = self.cut ** (state.restores + 1)
         ratio = state.ratio
-        if math.isnan(ratio) and (look.thrown or look.held):
-            ratio = look.unclipped_ratio
-        aim = look.right_ratio(self.aim)
+        if math.isnan(ratio) and (observation.thrown or observation.saved_by_clipping):
+            ratio = observation.unclipped_ratio
+        aim = observation.right_ratio(self.aim)
         if ratio * factor > aim:
             factor = max(aim / ratio, LOWEST)
         intervention = Intervention(
-            step=look.step,
+            step=observation.step,
             action="roll_back",
             reason=reason,
             before={"restores": state.restores, "learning_rate": rate},
@@ -222,8 +221,8 @@ class Rollback:
         return state, Decision(restore=True, factor=factor, intervention=intervention)
 
 
-def _seen(state: RollbackState, look: Look) -> RollbackState:
-    log, steps = look.log, look.steps_since(state.step)
+def _seen(state: RollbackState, observation: Observation) -> RollbackState:
+    log, steps = observation.log, observation.steps_since(state.step)
     finite = any(map(math.isfinite, log.losses or log.norms))
     skipped = state.skipped
     for norm in log.norms:
@@ -234,18 +233,20 @@ def _seen(state: RollbackState, look: Look) -> RollbackState:
         trend=trend,
         since=state.since + steps,
         barren=0 if finite else state.barren,
-        step=look.step,
+        step=observation.step,
         kept=state.kept + steps,
         skipped=skipped,
         stalled=state.stalled + steps if log.stalled else 0,
         looks=state.looks + 1,
-        worse=state.worse + steps if look.verdict == "exploding" and _high(trend) else 0,
-        forgotten=state.forgotten + steps if _forgets(look) else 0,
-        born=look.lost if state.born is None and look.diagnosis is not None else state.born,
+        worse=state.worse + steps if observation.verdict == "exploding" and _high(trend) else 0,
+        forgotten=state.forgotten + steps if _forgets(observation) else 0,
+        born=observation.lost
+        if state.born is None and observation.diagnosis is not None
+        else state.born,
     )
 
 
-def _trouble(state: RollbackState, look: Look) -> str:
+def _trouble(state: RollbackState, observation: Observation) -> str:
     """Why the run must be taken back; empty if it need not."""
     trend = state.trend
     # Soon after a restoring the same again means that the restored state is not the cause.
@@ -256,24 +257,29 @@ def _trouble(state: RollbackState, look: Look) -> str:
         return f"the gradients of the last {state.skipped} updates are NaN or infinite"
     if state.stalled >= _STALLED * 4**state.barren:
         return f"no update was applied for {state.stalled} steps"
-    if look.diagnosis is not None and look.diagnosis.cause == "variables" and not state.barren:
-        lost = look.diagnosis.blame
+    if (
+        observation.diagnosis is not None
+        and observation.diagnosis.cause == "variables"
+        and not state.barren
+    ):
+        lost = observation.diagnosis.blame
         return f"the weights of {len(lost)} layers are NaN or infinite, first {lost[0]}"
     # Going back costs little at the first look.
-    certain = look.diagnosis is not None and look.diagnosis.certain
-    if look.thrown and (certain or state.looks == 1):
+    decisive = observation.diagnosis is not None and observation.diagnosis.decisive
+    if observation.thrown and (decisive or state.looks == 1):
         return (
-            f"one update was {look.update_ratio:.2g} times as large as the weights "
+            f"one update was {observation.update_ratio:.2g} times as large as the weights "
             "(median of the layers)"
         )
-    if look.held and state.looks == 1:
+    if observation.saved_by_clipping and state.looks == 1:
         return (
-            f"had it not been clipped, the update would have been {look.unclipped_ratio:.2g} "
-            "times as large as the weights (median of the layers)"
+            "had it not been clipped, the update would have been "
+            f"{observation.unclipped_ratio:.2g} times as large as the weights (median of the "
+            "layers)"
         )
-    if _ruined(state, look):
-        assert look.diagnosis is not None
-        return f"training itself led to this: {look.diagnosis.sentence()}"
+    if _ruined(state, observation):
+        assert observation.diagnosis is not None
+        return f"training itself led to this: {observation.diagnosis.sentence()}"
     if trend.diverged:
         return (
             f"the loss diverges: it is {trend.recent:.3g}, after {trend.best:.3g} at best and "
@@ -292,19 +298,23 @@ def _trouble(state: RollbackState, look: Look) -> str:
     return ""
 
 
-def _forgets(look: Look) -> bool:
+def _forgets(observation: Observation) -> bool:
     """Whether the run had learned of its input, and explodes and knows nothing of it."""
-    return look.verdict == "exploding" and look.learned is True and look.knows_nothing
+    return (
+        observation.verdict == "exploding"
+        and observation.learned is True
+        and observation.knows_nothing
+    )
 
 
-def _ruined(state: RollbackState, look: Look) -> bool:
+def _ruined(state: RollbackState, observation: Observation) -> bool:
     """Whether units died or were saturated by training, and the loss is bad."""
-    if not look.lost or look.lost == state.born or look.verdict != "vanishing":
+    if not observation.lost or observation.lost == state.born or observation.verdict != "vanishing":
         return False
     # Through dead units nothing can be learned any more, so less must have been lost.
-    share = _NEAR_DEAD if look.lost == "dead" else _NEAR
+    share = _NEAR_DEAD if observation.lost == "dead" else _NEAR
     # Where the first losses were large, that of a constant prediction is far below them.
-    return look.knows_nothing or not state.trend.fallen > _NEAR or _far(state.trend, share)
+    return observation.knows_nothing or not state.trend.fallen > _NEAR or _far(state.trend, share)
 
 
 def _far(trend: LossTrend, share: float = _NEAR) -> bool:
@@ -315,13 +325,17 @@ def _high(trend: LossTrend) -> bool:
     return trend.recent > trend.first + _NEAR * abs(trend.first)
 
 
-def _good(state: RollbackState, look: Look) -> bool:
-    trend, log = state.trend, look.log
-    if look.diagnosis is None or look.thrown or (look.lost and look.lost != state.born):
+def _good(state: RollbackState, observation: Observation) -> bool:
+    trend, log = state.trend, observation.log
+    if (
+        observation.diagnosis is None
+        or observation.thrown
+        or (observation.lost and observation.lost != state.born)
+    ):
         return False
-    if "nonfinite" in (look.verdict, look.diagnosis.verdict):
+    if "nonfinite" in (observation.verdict, observation.diagnosis.verdict):
         return False
-    if look.verdict == "exploding" and (_high(trend) or _forgets(look)):
+    if observation.verdict == "exploding" and (_high(trend) or _forgets(observation)):
         return False
     if log.stalled or log.skipped or not all(map(math.isfinite, (*log.losses, *log.norms))):
         return False

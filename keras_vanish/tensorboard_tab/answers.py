@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from tensorboard.data.provider import TensorDatum
 
-from keras_vanish.diagnosis import Diagnosis, Verdict, spokesman
-from keras_vanish.quantities import (
+from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, representative
+from keras_vanish.diagnosis.scores import THRESHOLD
+from keras_vanish.logs.summaries import utf8
+from keras_vanish.records.quantities import (
     QUANTITIES,
     Matrix,
     Quantity,
@@ -22,17 +24,15 @@ from keras_vanish.quantities import (
     shown,
     through_time,
 )
-from keras_vanish.reading import HORIZON_SHARE, Reading
-from keras_vanish.scores import THRESHOLD
-from keras_vanish.summaries import utf8
-from keras_vanish.tensorboard_tab.source import Run
+from keras_vanish.records.readings import HORIZON_SHARE, Reading
+from keras_vanish.tensorboard_tab.source import StoredRun
 
 _MOST_TIME_STEPS = 400
 _MOST_RIDGES = 24
 _LOOKED_AT = 20
 
 
-def about(run: Run) -> dict[str, Any]:
+def about(run: StoredRun) -> dict[str, Any]:
     """What there is to see of a run."""
     some = shown(run.readings, _LOOKED_AT)
     return {
@@ -55,7 +55,7 @@ def about(run: Run) -> dict[str, Any]:
     }
 
 
-def heatmap(run: Run, quantity: Quantity, columns: int) -> bytes:
+def heatmap(run: StoredRun, quantity: Quantity, columns: int) -> bytes:
     """A framed array of one quantity: log10 of it where its scale is `"log"`."""
     readings = shown(run.readings, columns)
     names, values = matrix(readings, quantity)
@@ -64,7 +64,7 @@ def heatmap(run: Run, quantity: Quantity, columns: int) -> bytes:
     return framed(header, _logged(values, quantity))
 
 
-def time_map(run: Run, layer: str, columns: int) -> bytes:
+def time_map(run: StoredRun, layer: str, columns: int) -> bytes:
     """A framed array of how far back the gradient reaches: log10 of the share of the last."""
     readings = shown(run.readings, columns)
     back, values, horizons = through_time(readings, layer, _MOST_TIME_STEPS)
@@ -107,7 +107,7 @@ def scores(verdict: Verdict, diagnoses: Sequence[Diagnosis], complete: bool) -> 
     """
     sentences = [diagnosis.sentence() for diagnosis in diagnoses]
     distinct = {sentence: place for place, sentence in enumerate(dict.fromkeys(sentences))}
-    speaking = spokesman(diagnoses, verdict)
+    speaking = representative(diagnoses, verdict)
     return {
         "verdict": verdict,
         "sentence": speaking.sentence() if speaking else "The readings so far do not agree.",
@@ -124,7 +124,7 @@ def scores(verdict: Verdict, diagnoses: Sequence[Diagnosis], complete: bool) -> 
     }
 
 
-def curves(run: Run, layer: str, columns: int) -> dict[str, Any]:
+def curves(run: StoredRun, layer: str, columns: int) -> dict[str, Any]:
     """All quantities of one layer over steps."""
     readings = shown(run.readings, columns)
     found = []
@@ -172,7 +172,7 @@ def _finite(bins: Matrix) -> Matrix:
     return bins[np.isfinite(bins).all(axis=1)]
 
 
-def table(run: Run, quantity: Quantity) -> str:
+def table(run: StoredRun, quantity: Quantity) -> str:
     """One quantity as CSV: a row a recorded step, a column a layer; empty where missing."""
     names, values = matrix(run.readings, quantity)
     text = io.StringIO()

@@ -15,11 +15,11 @@ from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 
-from keras_vanish.quantities import QUANTITIES, Quantity, shown
-from keras_vanish.summaries import PLUGIN
+from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.records.quantities import QUANTITIES, Quantity, shown
 from keras_vanish.tensorboard_tab import answers
 from keras_vanish.tensorboard_tab.scoring import Scoring
-from keras_vanish.tensorboard_tab.source import Run, Source
+from keras_vanish.tensorboard_tab.source import Source, StoredRun
 
 _JAVASCRIPT = "application/javascript"
 #: The page, by file; nothing else is served.
@@ -140,7 +140,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         headers = [("Content-Disposition", 'attachment; filename="gradient_flow.csv"')]
         return http_util.Respond(request, answer, "text/csv", headers=headers)
 
-    def _found(self, request: werkzeug.Request, probed: bool = True) -> Run:
+    def _found(self, request: werkzeug.Request, probed: bool = True) -> StoredRun:
         name = _argument(request, "run")
         run = self._source.run(*_asked_by(request), name, probed)
         if run is None:

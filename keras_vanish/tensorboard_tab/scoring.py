@@ -12,9 +12,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from keras_vanish.diagnosis import AGREEING_READINGS, Diagnosis, Verdict, diagnose, steadied
-from keras_vanish.reading import Reading
-from keras_vanish.scores import Course
+from keras_vanish.diagnosis.diagnosis import (
+    AGREEING_READINGS,
+    Diagnosis,
+    Verdict,
+    diagnose,
+    steadied,
+)
+from keras_vanish.diagnosis.scores import LearningProgress
+from keras_vanish.records.readings import Reading
 
 # What is known of a reading when it is diagnosed; of the course, `diagnose` asks for this alone.
 _Key = tuple[int, float, bool | None]
@@ -25,7 +31,7 @@ class Scoring:
 
     def __init__(self) -> None:
         self._readings: Sequence[Reading] = ()
-        self._courses: list[Course] = []
+        self._courses: list[LearningProgress] = []
         self._known: dict[_Key, Diagnosis] = {}
         self._lock = threading.Lock()
 
@@ -57,7 +63,7 @@ class Scoring:
         if readings is self._readings:
             return
         self._readings, self._courses = readings, []
-        course = Course()
+        course = LearningProgress()
         for reading in readings:
             course = course.after(reading)
             self._courses.append(course)

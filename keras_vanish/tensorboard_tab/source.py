@@ -17,8 +17,8 @@ from tensorboard.data.provider import DataProvider, RunTagFilter, TensorDatum, T
 from tensorboard.plugins.histogram import metadata as histogram_plugin
 
 from keras_vanish.interventions import Intervention
-from keras_vanish.reading import COLUMNS, Probed, Reading
-from keras_vanish.summaries import INTERVENTIONS, PLUGIN, described_by, labels, utf8
+from keras_vanish.logs.summaries import INTERVENTIONS, PLUGIN, described_by, labels, utf8
+from keras_vanish.records.readings import COLUMNS, Probed, Reading
 
 # The fast loader's answers must stay below 256 MiB.
 _MOST_BYTES = 220e6
@@ -37,7 +37,7 @@ _Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """What TensorBoard holds of a run.
 
     Attributes:
@@ -55,10 +55,10 @@ class _Kept:
     """The runs that were read last."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[_Key, Run] = OrderedDict()
+        self._runs: OrderedDict[_Key, StoredRun] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(self, key: _Key, revision: str, read: Callable[[str], Run]) -> Run:
+    def run(self, key: _Key, revision: str, read: Callable[[str], StoredRun]) -> StoredRun:
         """A run that was read, if that is still how it is; else as it is read now."""
         # Requests for one page come together: only the first reads.
         with self._lock:
@@ -92,7 +92,7 @@ class Source:
 
     def run(
         self, context: RequestContext, experiment: str, name: str, probed: bool = True
-    ) -> Run | None:
+    ) -> StoredRun | None:
         """One run as it is now; None if there is no such run.
 
         Args:
@@ -116,13 +116,13 @@ class Source:
         def read(tags: Mapping[str, TensorTimeSeries]) -> dict[str, _Series]:
             return dict(self._series(context, experiment, name, tags))
 
-        def read_plain(revision: str) -> Run:
-            return Run(revision, _plain(read(records)), ())
+        def read_plain(revision: str) -> StoredRun:
+            return StoredRun(revision, _plain(read(records)), ())
 
-        def read_whole(revision: str) -> Run:
+        def read_whole(revision: str) -> StoredRun:
             plain = self._plain.run(key, _revision(records), read_plain)
             series = read(others)
-            return Run(revision, _probed(plain.readings, series), _interventions(series))
+            return StoredRun(revision, _probed(plain.readings, series), _interventions(series))
 
         key = experiment, name
         if probed:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish import GradientMonitor
-from keras_vanish.reading import LayerReading
+from keras_vanish.records.readings import LayerReading
 
 L = keras.layers
 

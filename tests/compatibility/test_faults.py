@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from keras_vanish import GradientMonitor, read
 from keras_vanish.cli import main
-from keras_vanish.journal import read_journal
-from keras_vanish.resume import NAME
+from keras_vanish.logs.interventions_log import read_interventions
+from keras_vanish.logs.state import NAME
 
 L = keras.layers
 
@@ -151,7 +151,7 @@ def test_any_file_system_that_tensorflow_knows(capsys: pytest.CaptureFixture[str
     fit(model, monitor, x=x, y=y)
     assert monitor.interventions
     assert read(log_dir) == monitor.history
-    assert read_journal(f"{log_dir}/gradients") == monitor.interventions
+    assert read_interventions(f"{log_dir}/gradients") == monitor.interventions
     assert tf.io.gfile.exists(f"{log_dir}/gradients/{NAME}")
     capsys.readouterr()
     assert main(["report", log_dir]) == 0

@@ -22,15 +22,15 @@ from tensorboard.compat.proto import types_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 
-from keras_vanish.capture.columns import ACTIVATIONS
 from keras_vanish.cli import main
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter, read
+from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.journal import NAME, append
-from keras_vanish.reading import COLUMNS, Probed, Reading
-from keras_vanish.summaries import PLUGIN
-from keras_vanish.tfrecord import checksum, frame, records
+from keras_vanish.logs.events import EventWriter, read
+from keras_vanish.logs.interventions_log import NAME, append
+from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tfrecord import checksum, frame, records
+from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.readings import COLUMNS, Probed, Reading
 
 MakeReading = Callable[..., Reading]
 MIB = 2**20
@@ -308,7 +308,7 @@ def events(draw: st.DrawFn) -> Event:
     """An event with what belongs into a reading, in any state."""
     names = draw(st.lists(st.text(max_size=4), max_size=4))
     rows = draw(st.integers(0, 4)) if draw(st.booleans()) else len(names)
-    tags = {f"{PLUGIN}/0": COLUMNS, f"{PLUGIN}/activations/0": ACTIVATIONS}
+    tags = {f"{PLUGIN}/0": COLUMNS, f"{PLUGIN}/activations/0": ACTIVATION_COLUMNS}
     tag = draw(st.sampled_from([*tags, f"{PLUGIN}/profile/0", f"{PLUGIN}/loss/0"]))
     fields = {
         "version": 1,

@@ -25,10 +25,10 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish import GradientMonitor, read
-from keras_vanish.events import verdict_of
 from keras_vanish.interventions import Intervention, Reinitialization, ZScoreClipping
-from keras_vanish.journal import append, read_journal
-from keras_vanish.resume import NAME
+from keras_vanish.logs.events import verdict_of
+from keras_vanish.logs.interventions_log import append, read_interventions
+from keras_vanish.logs.state import NAME
 
 # NumPy's own, about how Keras saves variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -309,8 +309,8 @@ def test_no_step_is_written_twice(tmp_path: Path) -> None:
 
 def written_steps(log_dir: Path) -> list[int]:
     """The steps of all event files, as they were written; each once, each above the one before."""
-    from keras_vanish.summaries import readings
-    from keras_vanish.tfrecord import records
+    from keras_vanish.logs.summaries import readings
+    from keras_vanish.logs.tfrecord import records
 
     files = sorted(
         (log_dir / "gradients").glob("*tfevents*"), key=lambda path: path.stat().st_mtime_ns
@@ -358,7 +358,7 @@ def test_what_the_flags_knew_is_taken_up(tmp_path: Path) -> None:
     clip = second._rescue._clip_state
     assert clip.count == first._rescue._clip_state.count + 1
     assert second._rescue._rollback_state.restores == first._rescue._rollback_state.restores
-    assert read_journal(os.fspath(tmp_path / "gradients")) == second.interventions
+    assert read_interventions(os.fspath(tmp_path / "gradients")) == second.interventions
     # The rate of the update that was applied is the lowered one.
     layer = second.history[-1].reading.layers[-1]
     assert layer.update_rms == pytest.approx(20 * factor * layer.gradient_rms, rel=1e-2)
@@ -460,7 +460,7 @@ def killed_runs(folder: Path, times: int) -> None:
         assert set(noted) <= set(found)
         assert len(noted) == len(set(noted))
         assert len(found) - len(noted) <= times
-        read_journal(os.fspath(logs / "gradients"))
+        read_interventions(os.fspath(logs / "gradients"))
         json.loads((logs / "gradients" / NAME).read_bytes())
 
 

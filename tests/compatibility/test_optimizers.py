@@ -14,8 +14,8 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_vanish import GradientMonitor, read
-from keras_vanish.capture.optimizers import optimizers_of
-from keras_vanish.events import runs
+from keras_vanish.capture.tensorflow.optimizers import optimizers_of
+from keras_vanish.logs.events import runs
 
 L = keras.layers
 Array = npt.NDArray[Any]

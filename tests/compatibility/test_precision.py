@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish import Diagnosis, GradientMonitor
-from keras_vanish.reading import Reading
+from keras_vanish.records.readings import Reading
 
 L = keras.layers
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.diagnosis import Verdict, diagnose
-from keras_vanish.interventions import Look
-from keras_vanish.reading import Reading, StepLog
+from keras_vanish.diagnosis.diagnosis import Verdict, diagnose
+from keras_vanish.interventions import Observation
+from keras_vanish.records.readings import Reading, StepLog
 
 
 @pytest.fixture(scope="session")
-def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
+def make_observation(make_reading: Callable[..., Reading]) -> Callable[..., Observation]:
     """The factory `make_look(step=0, losses=[...], ratio=..., rms=[...], **more)`."""
 
     def make(
@@ -31,14 +31,14 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
         rate: float = 0.1,
         momentum: float = 0.0,
         **reading: Any,
-    ) -> Look:
+    ) -> Observation:
         """A look at a run with update ratios of `ratio`; its verdict is its diagnosis's."""
         scale = reading.setdefault("weight_rms", 0.1)
         rms = reading.pop("rms", [1e-3] * 3)
         ratios = ratio if isinstance(ratio, Sequence) else [ratio] * len(rms)
         updates = np.multiply(ratios, scale)
         diagnosis = diagnose(make_reading(step=step, rms=rms, update_rms=updates, **reading))
-        return Look(
+        return Observation(
             step=step,
             diagnosis=diagnosis if recorded else None,
             verdict=verdict or diagnosis.verdict,
@@ -50,19 +50,21 @@ def make_look(make_reading: Callable[..., Reading]) -> Callable[..., Look]:
 
 
 @pytest.fixture(scope="session")
-def make_scaled_look(make_look: Callable[..., Look]) -> Callable[..., Look]:
+def make_scaled_observation(
+    make_observation: Callable[..., Observation],
+) -> Callable[..., Observation]:
     """The factory `make_scaled_look(fields, scale)`: loss and gradients times `scale`.
 
     The rate is divided by it, so that updates are the same.
     """
 
-    def make(fields: Mapping[str, Any], scale: float) -> Look:
+    def make(fields: Mapping[str, Any], scale: float) -> Observation:
         scaled = {
             "losses": [scale * loss for loss in fields["losses"]],
             "norms": [scale * norm for norm in fields["norms"]],
             "rms": [scale * 1e-3] * 3,
             "rate": fields["rate"] / scale,
         }
-        return make_look(**{**fields, **scaled})
+        return make_observation(**{**fields, **scaled})
 
     return make

@@ -22,10 +22,10 @@ from tensorboard.data.provider import DataProvider
 from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter, Histograms
+from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.reading import Reading
+from keras_vanish.logs.events import EventWriter, Histograms
+from keras_vanish.records.readings import Reading
 from keras_vanish.tensorboard_tab.loader import GradientFlowLoader
 
 ROOT = Path(__file__).parents[2]

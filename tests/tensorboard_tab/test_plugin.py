@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.capture.columns import BINS
-from keras_vanish.events import Histograms
 from keras_vanish.interventions import Intervention
+from keras_vanish.logs.events import Histograms
+from keras_vanish.records.columns import BINS
 from keras_vanish.tensorboard_tab.plugin import FILES, GradientFlowPlugin
 
 Make = Callable[..., Any]

@@ -13,23 +13,23 @@ from tensorboard.compat.proto import types_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.context import RequestContext
 
-from keras_vanish.capture.columns import BINS
-from keras_vanish.diagnosis import diagnose
-from keras_vanish.events import EventWriter, Histograms, read
+from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.reading import Reading
-from keras_vanish.summaries import StepEvents
-from keras_vanish.tensorboard_tab.source import Run, Source
-from keras_vanish.tfrecord import frame
+from keras_vanish.logs.events import EventWriter, Histograms, read
+from keras_vanish.logs.summaries import StepEvents
+from keras_vanish.logs.tfrecord import frame
+from keras_vanish.records.columns import BINS
+from keras_vanish.records.readings import Reading
+from keras_vanish.tensorboard_tab.source import Source, StoredRun
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def seen(provider_of: Make) -> Callable[..., Run | None]:
+def seen(provider_of: Make) -> Callable[..., StoredRun | None]:
     """`seen(log_dir, run="gradients", probed=True)`: the run as the tab sees it."""
 
-    def run(log_dir: Path, run: str = "gradients", probed: bool = True) -> Run | None:
+    def run(log_dir: Path, run: str = "gradients", probed: bool = True) -> StoredRun | None:
         return Source(provider_of(log_dir)).run(RequestContext(), "", run, probed)
 
     return run

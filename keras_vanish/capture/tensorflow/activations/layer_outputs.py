@@ -1,0 +1,238 @@
+"""Keeps what the layers of a model compute in one forward pass, and then forgets it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vanish.capture.tensorflow.activations import recurrent
+from keras_vanish.capture.tensorflow.attributes import given_back
+from keras_vanish.capture.tensorflow.layers import layer_paths
+
+layers = keras.layers
+
+ACTIVATION_LAYERS = (
+    layers.Activation,
+    layers.ELU,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.ReLU,
+    layers.Softmax,
+)
+PROJECTED_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_ATTENTION = (*PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is one, too.
+
+
+@dataclass
+class LayerOutput:
+    """What one layer computed, in its first call.
+
+    Attributes:
+        name: As `keras_vanish.capture.tensorflow.layers` names it.
+        layer: The Keras layer.
+        outputs: The floating-point tensors that it returned.
+        function: Its activation function, if it has one.
+        before: What the activation function was given.
+        after: What the activation function gave.
+        attention: Attention weights, a mask that broadcasts to them or None, and the
+            number of axes of keys.
+        through: A recurrent layer's pass over its sequences.
+    """
+
+    name: str
+    layer: Any
+    outputs: list[tf.Tensor] = field(default_factory=list)
+    function: Any = None
+    before: tf.Tensor | None = None
+    after: tf.Tensor | None = None
+    attention: tuple[tf.Tensor, Any, int] | None = None
+    through: recurrent.Through | None = None
+
+
+@contextlib.contextmanager
+def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]]:
+    """Within this context, a call of `model` fills a list: one entry a layer.
+
+    Seen are layers with weights of their own, activations, attention and recurrent layers.
+    These last two count as one layer, whatever they are made of. A layer whose output
+    exists in the body of a loop only is left out. Afterwards every layer is as it was.
+
+    Args:
+        model: A Keras model that is built.
+        tape: Where the outputs are watched.
+    """
+    everything = [model, *model._flatten_layers()]
+    passed = _Pass(tape)
+    with given_back(everything):
+        for name, layer in _watched(model):
+            passed.watch(name, layer)
+        yield passed.seen
+
+
+def _watched(model: Any) -> Iterator[tuple[str, Any]]:
+    """Names and layers that are to be seen."""
+    paths = layer_paths(model)
+    visited = {id(model)}
+
+    def below(layer: Any) -> Iterator[tuple[str, Any]]:
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            if id(child) in visited:
+                continue
+            visited.add(id(child))
+            name = paths.get(id(child), child.name)
+            if isinstance(child, (*_ATTENTION, layers.RNN)):
+                yield name, child
+                continue
+            if isinstance(child, layers.TimeDistributed):
+                # What it wraps runs in a loop.
+                yield (paths[id(child.layer)] if _own_weights(child.layer) else name), child
+                continue
+            inside = child is getattr(layer, "activation", None)
+            function = callable(getattr(child, "activation", None))
+            if _own_weights(child) or (
+                (isinstance(child, ACTIVATION_LAYERS) or function) and not inside
+            ):
+                yield name, child
+            yield from below(child)
+
+    return below(model)
+
+
+def _own_weights(layer: Any) -> bool:
+    children = layer._flatten_layers(include_self=False, recursive=False)
+    inherited = {id(weight) for child in children for weight in child.weights}
+    return any(id(weight) not in inherited for weight in layer.weights)
+
+
+class _Pass:
+    """Replaces methods of layers by ones that note what goes through them."""
+
+    def __init__(self, tape: tf.GradientTape) -> None:
+        self.seen: list[LayerOutput] = []
+        self._tape = tape
+        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+    def watch(self, name: str, layer: Any) -> None:
+        seen = LayerOutput(name, layer)
+        attributes = vars(layer)
+        attributes["call"] = self._call(layer.call, seen)
+        if recurrent.loops(layer):
+            attributes["inner_loop"] = self._inner_loop(layer.inner_loop, seen)
+        elif isinstance(layer, PROJECTED_ATTENTION):
+            attributes["_compute_attention"] = _explicit(layer)
+            attributes["_masked_softmax"] = self._softmax(layer._masked_softmax, seen)
+        elif isinstance(layer, layers.Attention):
+            attributes["_apply_scores"] = self._scores(layer._apply_scores, seen)
+        elif callable(attributes.get("activation")):
+            attributes["activation"] = self._activation(layer.activation, seen)
+        elif isinstance(layer, ACTIVATION_LAYERS):
+            seen.function = layer
+
+    def _here(self, tensor: Any) -> bool:
+        """Whether it is a number that can be used outside of the loops of the model."""
+        if not tf.is_tensor(tensor) or not isinstance(tensor, tf.Tensor):
+            return False
+        graph = None if hasattr(tensor, "_numpy") else tensor.graph
+        return graph is self._graph and bool(tensor.dtype.is_floating)
+
+    def _call(self, call: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            found = [tensor for tensor in tf.nest.flatten(outputs) if self._here(tensor)]
+            if found and not seen.outputs:
+                for tensor in found:
+                    self._tape.watch(tensor)
+                seen.outputs = found
+                if seen.function is seen.layer:
+                    seen.before = next(filter(self._here, (*args, *kwargs.values())), None)
+                    seen.after = found[0]
+                self.seen.append(seen)
+            return outputs
+
+        return noting
+
+    def _activation(self, activation: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
+        def noting(x: Any, *args: Any, **kwargs: Any) -> Any:
+            if seen.before is None and self._here(x):
+                # The loss may be computed from it, past what the function gives.
+                self._tape.watch(x)
+                seen.before = x
+                seen.after = activation(x, *args, **kwargs)
+                return seen.after
+            return activation(x, *args, **kwargs)
+
+        seen.function = activation
+        return noting
+
+    def _inner_loop(self, inner_loop: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
+        def noting(sequences: Any, initial_state: Any, mask: Any, training: Any = False) -> Any:
+            known = None not in sequences.shape[2:]
+            if seen.through is not None or not self._here(sequences) or not known:
+                return inner_loop(
+                    sequences=sequences, initial_state=initial_state, mask=mask, training=training
+                )
+            results, seen.through = recurrent.run(
+                seen.layer, self._tape, sequences, initial_state, mask, training
+            )
+            return results
+
+        return noting
+
+    def _softmax(self, softmax: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
+        def noting(scores: Any, attention_mask: Any = None) -> Any:
+            weights = softmax(scores, attention_mask)
+            if seen.attention is None and self._here(weights):
+                axes = len(getattr(seen.layer, "_attention_axes", None) or (1,))
+                mask = attention_mask
+                if mask is not None:
+                    for _ in range(weights.shape.rank - len(mask.shape)):
+                        mask = tf.expand_dims(mask, -2 * axes - 1)
+                seen.attention = (weights, mask, axes)
+            return weights
+
+        return noting
+
+    def _scores(self, apply_scores: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
+        def noting(scores: Any, value: Any, scores_mask: Any = None, training: Any = False) -> Any:
+            if seen.attention is None and self._here(scores):
+                mask, logits = scores_mask, tf.cast(scores, tf.float32)
+                if mask is not None:
+                    mask = tf.cast(mask, tf.bool)
+                    mask = mask[:, tf.newaxis] if mask.shape.rank == 2 else mask
+                    logits = tf.where(mask, logits, tf.float32.min / 2)
+                # What the layer returns has been through its dropout.
+                seen.attention = (tf.nn.softmax(logits), mask, 1)
+            return apply_scores(scores, value, scores_mask=scores_mask, training=training)
+
+        return noting
+
+
+def _explicit(layer: Any) -> Callable[..., Any]:
+    """Attention that computes its weights where a fused kernel would hide them."""
+    compute = layer._compute_attention
+    parameters = inspect.signature(compute)
+
+    def computing(*args: Any, **kwargs: Any) -> Any:
+        bound = parameters.bind(*args, **kwargs)
+        if getattr(layer, "_flash_attention", False):
+            return compute(*args, **kwargs)
+        if "return_attention_scores" in parameters.parameters:
+            bound.arguments["return_attention_scores"] = True
+            return compute(*bound.args, **bound.kwargs)
+        attributes = vars(layer)  # GroupQueryAttention keeps its wish as an attribute.
+        asked = attributes.get("_return_attention_scores")
+        if asked is not None:
+            attributes["_return_attention_scores"] = True
+        try:
+            return compute(*args, **kwargs)
+        finally:
+            if asked is not None:
+                attributes["_return_attention_scores"] = asked
+
+    return computing

@@ -1,0 +1,314 @@
+"""One optimizer's readings, from the traced step to the host."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vanish.capture.tensorflow.activations.probe import Probe, Probed
+from keras_vanish.capture.tensorflow.activations.side_effects import draws
+from keras_vanish.capture.tensorflow.control.step_controls import StepControls
+from keras_vanish.capture.tensorflow.graph.data_flow import data_flow_ranks
+from keras_vanish.capture.tensorflow.layers import layers_of
+from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder, Row
+from keras_vanish.capture.tensorflow.strategies import reads_here
+from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
+from keras_vanish.capture.tensorflow.update import iterations_variable
+from keras_vanish.records.columns import BINS, FLOATS
+from keras_vanish.records.layers import LayerInfo
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One recorded update.
+
+    Attributes:
+        update: How many updates the optimizer had applied before it.
+        layers: The layers, input side first; their `indices` are rows of the arrays.
+        floats: Float32 array of shape `[variables, len(FLOATS)]`; a row of NaN for a
+            variable without a gradient.
+        counts: Float32 array of shape `[variables, BINS]`, likewise.
+        probed: What the probe found; None without it.
+    """
+
+    update: int
+    layers: list[LayerInfo]
+    floats: np.ndarray
+    counts: np.ndarray
+    probed: Probed | None
+
+
+class Capture:
+    """Taps a model's optimizer and brings what was recorded to the host.
+
+    Args:
+        model: The Keras model.
+        optimizer: The optimizer that trains it.
+        every: Updates from one recorded update to the next, or None: only when armed.
+        slots: How many updates may be recorded before the host looks.
+        xla: Whether the train step is compiled by XLA.
+        always: Whether each step that runs tapped is recorded, because every step is to be,
+            or because the host runs the tapped one only when it is `wanted`.
+        chooses: Whether the host can run another function on calls that are not `wanted`.
+        probe: What probes the batch on recorded steps of a wrapped train step.
+        interior: What acts within every train step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        every: int | None,
+        slots: int,
+        xla: bool = False,
+        always: bool = False,
+        chooses: bool = False,
+        probe: Probe | None = None,
+        step_controls: StepControls | None = None,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._every = every or NEVER
+        self._slots = slots
+        self._xla = xla
+        self._always = always
+        self._chooses = chooses
+        self._probe = probe
+        self._step_controls = step_controls or StepControls()
+        self._data: Any = None
+        self._recorder: Recorder | None = None
+        self._variables: list[Any] = []
+        self._missing: list[Any] = []
+        self._layers: list[LayerInfo] = []
+        self._seen = 0
+        self._calls = 0
+        self._steps = 1
+        self._look_at = math.inf
+
+    def wrap(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A train step that does what `step` does, with the optimizer tapped.
+
+        Args:
+            step: Takes a batch as its first argument, as `model.train_step` does.
+        """
+
+        def tapped_step(*args: Any, **kwargs: Any) -> Any:
+            if not reads_here():
+                return step(*args, **kwargs)
+            self._data = args[0] if args else None
+            try:
+                with self.open():
+                    outputs = self._step_controls.run(self._model, step, args, kwargs)
+            finally:
+                self._data = None
+            self._choose_if(tf.compat.v1.get_default_graph())
+            if self._variables and not self._layers:
+                self._layers = self._order(_traced_forward_pass(self._model, args))
+            return outputs
+
+        return tapped_step
+
+    def _choose_if(self, graph: Any) -> None:
+        """Gives the choice up where the functions would draw different random numbers."""
+        # XLA's generator has no seed: there no two runs are alike.
+        if self._chooses and not self._xla:
+            self._chooses = not draws(graph)
+
+    def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A train step as `wrap` gives it, for steps of which nothing is recorded."""
+
+        def unread_step(*args: Any, **kwargs: Any) -> Any:
+            with self._open(lambda variables, missing: None):
+                return self._step_controls.run(self._model, step, args, kwargs)
+
+        return unread_step
+
+    def open(self) -> contextlib.AbstractContextManager[None]:
+        """Within this context, what the optimizer applies is recorded."""
+        return self._open(self._recorder_for)
+
+    def _open(self, recorder_for: RecorderFor) -> contextlib.AbstractContextManager[None]:
+        step_controls = self._step_controls
+        return tap(
+            self._optimizer, recorder_for, self._probed, step_controls.guard, step_controls.factor
+        )
+
+    def _probed(self) -> tf.Tensor | None:
+        if self._probe is None or self._data is None:
+            return None
+        try:
+            return self._probe.trace(self._data)
+        except Exception as error:
+            # The readings of the tap go on.
+            self._probe = None
+            warnings.warn(
+                "GradientMonitor cannot probe this model, and shows the gradients of its weights "
+                f"only: {error!r}. Set probe=False to say that this is meant.",
+                stacklevel=2,
+            )
+            return None
+
+    def _recorder_for(self, variables: list[Any], missing: list[Any]) -> Recorder | None:
+        try:
+            if self._recorder is None:
+                self._recorder = self._new_recorder(variables, missing)
+        except Exception as error:
+            warnings.warn(
+                f"GradientMonitor cannot read these variables: {error!r}. Training goes on "
+                "without.",
+                stacklevel=2,
+            )
+            return None
+        if [id(variable) for variable in variables] != [id(v) for v in self._variables]:
+            warnings.warn(
+                "GradientMonitor shows the variables that the optimizer was first given in a "
+                f"train step. Received: a second call of `apply` with {len(variables)} "
+                "variables, which is not monitored.",
+                stacklevel=2,
+            )
+            return None
+        return self._recorder
+
+    def _new_recorder(self, variables: list[Any], missing: list[Any]) -> Recorder:
+        graph = _forward_graph()
+        if graph is not None:
+            self._choose_if(graph)
+        recorder = Recorder(
+            shapes=[variable.shape for variable in variables],
+            dtypes=[tf.as_dtype(variable.dtype) for variable in variables],
+            every=self._every,
+            first=0 if self._look_at < math.inf else NEVER,
+            slots=self._slots,
+            xla=self._xla,
+            always=self._always and (self._chooses or self._every == 1),
+        )
+        self._variables, self._missing = variables, missing
+        if graph is not None:
+            self._layers = self._order(graph)
+        return recorder
+
+    def _order(self, graph: Any) -> list[LayerInfo]:
+        variables = self._variables + self._missing
+        ranks = [0.0] * len(variables)
+        if graph is not None:
+            handles = [getattr(variable, "value", variable).handle for variable in variables]
+            ranks = data_flow_ranks(graph, handles)
+        return layers_of(self._model, variables, ranks)
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer that trains the model."""
+        return self._optimizer
+
+    @property
+    def traced(self) -> bool:
+        """Whether a train step has passed through the tap."""
+        return self._recorder is not None
+
+    def arm(self) -> None:
+        """Makes the next update a recorded one."""
+        if self._recorder is not None:
+            self._recorder.arm()
+        self._look_at = self._calls + 1
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the host is going to look again without being told to."""
+        return self._look_at < math.inf
+
+    def updates(self) -> int:
+        """How many updates the optimizer has applied; waits for the device."""
+        return self._applied() // self._accumulated()
+
+    def _applied(self) -> int:
+        return int(iterations_variable(unwrapped(self._optimizer)).numpy())
+
+    def _accumulated(self) -> int:
+        return unwrapped(self._optimizer).gradient_accumulation_steps or 1
+
+    def wanted(self) -> bool:
+        """Whether the next call is to run the tapped step.
+
+        Those are that end with a look; all, where there is no other function, or where two would
+        draw the same random numbers twice.
+        """
+        return not self._chooses or self._calls + self._steps >= self._look_at
+
+    def count(self, steps: int) -> bool:
+        """Counts train steps that the host started; whether it is time to look."""
+        self._steps = steps
+        self._calls += steps
+        return self._calls >= self._look_at
+
+    def look(self) -> list[Captured]:
+        """What has been recorded since the last look, oldest first; waits for the device."""
+        if self._recorder is None:
+            self._look_at = self._calls + 1
+            return []
+        if not self._layers:
+            self._layers = self._order(None)
+        self._seen, rows = self._recorder.read(self._seen)
+        self._look_at = self._next_look(rows)
+        return [self._captured(row) for row in rows]
+
+    def _next_look(self, rows: Sequence[Row]) -> float:
+        if self._every == NEVER:
+            return math.inf if rows else self._calls + 1
+        if rows:
+            # The host counts calls: the next update that is due lies so many ahead.
+            ahead = self._every * self._accumulated()
+            return self._calls + max(1, ahead - self._excess(rows[-1]))
+        # Steps that a loss scaler skips, and steps that do not apply, make the look early:
+        # it finds nothing and estimates anew.
+        assert self._recorder is not None
+        ahead = (self._recorder.due_at() + 1) * self._accumulated() - self._applied()
+        return self._calls + max(1, ahead)
+
+    def _excess(self, row: Row) -> int:
+        """How many applications have gone by since the recorded one, within one call."""
+        if self._steps == 1:
+            return 0
+        return self._applied() - (row.update + 1) * self._accumulated()
+
+    def _captured(self, row: Row) -> Captured:
+        floats, counts = row.floats, row.counts
+        if self._missing:
+            missing = len(self._missing)
+            floats = np.concatenate([floats, np.full((missing, len(FLOATS)), np.nan, np.float32)])
+            counts = np.concatenate([counts, np.full((missing, BINS), np.nan, np.float32)])
+        probed = None
+        if row.probed is not None and self._probe is not None:
+            probed = self._probe.parse(row.probed)
+        return Captured(row.update, self._layers, floats, counts, probed)
+
+
+def _forward_graph() -> Any:
+    """The graph in which the forward pass is being traced; None in eager execution."""
+    if tf.executing_eagerly():
+        return None
+    graph = tf.compat.v1.get_default_graph()
+    # A loss-scale optimizer applies within the branch of a `tf.cond`.
+    while "Branch" in type(graph).__name__ or "While" in type(graph).__name__:
+        graph = graph.outer_graph
+    return graph
+
+
+def _traced_forward_pass(model: Any, batch: Sequence[Any]) -> Any:
+    """The graph of `model(x)`, traced and not run; None where it cannot be traced."""
+    x = keras.utils.unpack_x_y_sample_weight(batch[0])[0] if batch else None
+    try:
+        traced = tf.function(lambda inputs: model(inputs)).get_concrete_function(x)
+    except Exception:
+        return None
+    finally:
+        # Losses that layers added while tracing belong to no step.
+        model._clear_losses()
+    return traced.graph

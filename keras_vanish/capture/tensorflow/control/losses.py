@@ -1,0 +1,53 @@
+"""The loss of every train step, noted on the device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.ring_buffer import RingBuffer
+
+
+class LossLog:
+    """Notes what `model.compute_loss` returns in a train step; the last call of it."""
+
+    def __init__(self) -> None:
+        self._ring = RingBuffer(1)
+        self._read = 0
+
+    @contextlib.contextmanager
+    def noting(self, model: Any) -> Iterator[None]:
+        """Within this context, one train step is run or traced."""
+        compute = model.compute_loss
+        found: list[tf.Tensor] = []
+
+        def computing(*args: Any, **kwargs: Any) -> Any:
+            loss = compute(*args, **kwargs)
+            found.append(loss)
+            return loss
+
+        with replaced(model, "compute_loss", computing):
+            yield
+        here = [loss for loss in found if _is_here(loss)]
+        if here:
+            self._ring.write([tf.reduce_mean(tf.cast(here[-1], tf.float32))])
+
+    def read(self) -> np.ndarray:
+        """The losses since the last call, oldest first, float32; waits for the device."""
+        self._read, rows = self._ring.read(self._read)
+        return rows[:, 0]
+
+
+def _is_here(tensor: Any) -> bool:
+    """Whether it can be used where the step ends: not if it was made within a loop.
+
+    Nor is it, if it is the probe's, which has a graph of its own.
+    """
+    if not tf.is_tensor(tensor) or hasattr(tensor, "_numpy"):
+        return tf.executing_eagerly()
+    return not tf.executing_eagerly() and tensor.graph is tf.compat.v1.get_default_graph()

@@ -1,0 +1,73 @@
+"""A factor on an optimizer's learning rate, held in a variable of our own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.update import Update
+from keras_vanish.capture.tensorflow.variables import unmanaged
+
+
+class RateFactor:
+    """Multiplies the learning rate of a train step, whatever the rate comes from.
+
+    The optimizer's own rate or schedule stays as it is, so that callbacks which read or
+    set it are none the wiser: theirs is the rate, this is the factor.
+
+    Args:
+        xla: Whether the train step is compiled by XLA.
+    """
+
+    def __init__(self, xla: bool) -> None:
+        self.xla = xla
+        with tf.init_scope():
+            self._factor = unmanaged(1.0, tf.float32, [])
+        self.value = 1.0
+
+    def assign(self, factor: float) -> None:
+        """Sets the factor, from the next step on."""
+        self._factor.assign(factor)
+        self.value = factor
+
+    def rate(self, update: Update) -> tf.Tensor:
+        """The multiplied rate of an update, a scalar."""
+        rate = update.rate()
+        return rate * tf.cast(self._factor, rate.dtype)
+
+    def untouched(self) -> tf.Tensor:
+        """Whether the factor is 1, a bool scalar."""
+        return tf.equal(self._factor, 1.0)
+
+    def apply(self, update: Update) -> None:
+        """Builds the update of the weights.
+
+        A multiplication by 1 would change nothing but what the graph's optimizers make of the
+        computation, and with it the last bit of the weights: so there is none.
+        """
+
+        def multiplied() -> None:
+            with self.on(update.optimizer):
+                update.apply(update.given)
+
+        tf.cond(self.untouched(), update.apply_as_given, multiplied)
+
+    @contextlib.contextmanager
+    def on(self, optimizer: Any) -> Iterator[None]:
+        """Within this context, the optimizer computes with the multiplied rate.
+
+        In a `tf.function` it need only be open while the function is traced.
+        """
+        current = optimizer._get_current_learning_rate
+
+        def multiplied() -> tf.Tensor:
+            rate = keras.ops.convert_to_tensor(current())
+            return rate * tf.cast(self._factor, rate.dtype)
+
+        with replaced(optimizer, "_get_current_learning_rate", multiplied):
+            yield

@@ -1,0 +1,92 @@
+"""The order in which data flows through a model's variables, read from its traced forward pass.
+
+Which layer's output another layer's operation consumes decides. So the order is right for
+subclassed models too, whatever the order in which they created their layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
+    """Orders variables by how far they are from the output of a traced forward pass.
+
+    A layer's operations consume its variables. One layer is upstream of another if a
+    chain of operations leads from it to the other. A variable's rank is minus the length
+    of the longest such chain that starts at it, so that parallel branches are aligned
+    at the loss, where back-propagation begins; ties keep the order of first use.
+
+    Args:
+        graph: The `FuncGraph` in which the forward pass was traced.
+        handles: The resource handle of each variable, as captured by the graph.
+
+    Returns:
+        One rank a variable: smallest at the input. Variables that the graph does not
+        use come last.
+    """
+    inside = {id(outer): inner for outer, inner in graph.captures}
+    placeholder: dict[int, int] = {}
+    for index, handle in enumerate(handles):
+        inner = inside.get(id(handle))
+        if inner is not None:
+            placeholder.setdefault(id(inner), index)
+    operations = [o for o in graph.get_operations() if not _initialises(o)]
+    first_use: dict[int, int] = {}
+    for position, operation in enumerate(operations):
+        for tensor in operation.inputs:
+            if id(tensor) in placeholder:
+                first_use.setdefault(placeholder[id(tensor)], position)
+    # Gradients and updates are traced after the forward pass: they read no variable
+    # for the first time.
+    last = max(first_use.values(), default=-1)
+    downstream = _edges(operations[: last + 2], placeholder)
+
+    distance: dict[int, int] = {}
+    for index in sorted(first_use, key=lambda i: -first_use[i]):
+        later = [i for i in downstream.get(index, ()) if first_use[i] > first_use[index]]
+        distance[index] = max((distance[i] + 1 for i in later), default=0)
+    total = len(operations) + 1
+    return [
+        -distance[i] + first_use[i] / total if i in first_use else 1.0 for i in range(len(handles))
+    ]
+
+
+def _initialises(operation: Any) -> bool:
+    """Whether it belongs to a variable that was made while the graph was traced."""
+    if operation.type in ("If", "StatelessIf"):
+        operation = operation.inputs[0].op
+    return bool(operation.type == "VarIsInitializedOp")
+
+
+def _edges(operations: Sequence[Any], placeholder: Mapping[int, int]) -> dict[int, set[int]]:
+    """For each variable the variables whose operations consume what it produced."""
+    nothing: frozenset[int] = frozenset()
+    # What a tensor is made of: the variables nearest upstream of it, and whether it
+    # depends on the data or on weights and constants alone.
+    made: dict[int, tuple[frozenset[int], bool]] = {}
+    edges: dict[int, set[int]] = {}
+    for operation in operations:
+        weights, nearest, data = nothing, nothing, False
+        inputs = list(operation.inputs)
+        for tensor in inputs:
+            if id(tensor) in placeholder:
+                weights |= {placeholder[id(tensor)]}
+                continue
+            behind, of_data = made.get(id(tensor), (nothing, False))
+            if of_data:
+                nearest |= behind
+                data = True
+            else:
+                weights |= behind
+        if data and weights:
+            for index in nearest - weights:
+                edges.setdefault(index, set()).update(weights - nearest)
+            nearest = weights
+        if not inputs and operation.type in ("Placeholder", "IteratorGetNext"):
+            data = operation.outputs[0].dtype.name != "resource"
+        outcome = (nearest if data else weights, data)
+        for tensor in operation.outputs:
+            made[id(tensor)] = outcome
+    return edges

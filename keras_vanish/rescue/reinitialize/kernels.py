@@ -1,0 +1,228 @@
+"""Weights of a layer with a kernel, found from what it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_vanish.rescue.reinitialize.recurrent_cells import orthogonal
+
+Array = npt.NDArray[Any]
+layers = keras.layers
+
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+KNOWN = (
+    layers.Dense,
+    layers.EinsumDense,
+    *_CONVOLUTIONS,
+    *_TRANSPOSED,
+    *_DEPTHWISE,
+    *_SEPARABLE,
+)
+
+
+#: The least share of the size of pre-activations that their spread is taken to be, where trained
+#: layers compute the inputs. What those have in common changes in training: the bias no longer
+#: cancels it then, and what follows is saturated. After the last layer nothing follows.
+_QUIET = 0.3
+
+
+#: Behind frozen layers that let next to nothing through, the last kernel is so large that its
+#: own training changes nothing that shows: below this share of the size of the pre-activations.
+_FIXED = 1e-3
+
+#: So outputs get the spread at once that those of a trained classifier have.
+_FINAL_SPREAD = 5.0
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What pre-activations should be like.
+
+    Attributes:
+        spread: Their standard deviation over the batch and all positions; of a layer that is
+            not centred, their RMS.
+        centred: Whether each unit's mean is made 0.
+        by_unit: Whether each unit, or channel, gets the spread by itself, and not the layer
+            as a whole.
+        keeps_bias: Whether the bias that it has is added: it may hold what is known of how
+            often each class occurs.
+    """
+
+    spread: float = 1.0
+    centred: bool = False
+    by_unit: bool = False
+    keeps_bias: bool = False
+
+
+# What follows the last layer of a model.
+_LAST = ("head", "softmax", "log_softmax")
+
+#: By the name of the activation that follows. Sigmoid-like ones, whose slope is a quarter at
+#: most, take away less of what differs from sample to sample the further it spreads.
+AIMS = {
+    "sigmoid": Aim(2.5, centred=True, by_unit=True),
+    "hard_sigmoid": Aim(1.5, centred=True, by_unit=True),
+    "tanh": Aim(1.0, centred=True),
+    "softsign": Aim(1.0, centred=True),
+    "hard_tanh": Aim(0.6, centred=True),
+    "softplus": Aim(1.0, centred=True),
+    "exponential": Aim(0.5, centred=True),
+    "linear": Aim(1.0, centred=True),
+    "branch": Aim(1.0, centred=True),
+    # At first, all classes are nearly as likely.
+    "softmax": Aim(0.5, centred=True, keeps_bias=True),
+    "log_softmax": Aim(0.5, centred=True, keeps_bias=True),
+    "head": Aim(0.3, centred=True, keeps_bias=True),
+}
+_OTHERWISE = Aim()
+
+
+def start(
+    layer: Any,
+    compute: Callable[[], Any],
+    aim: str,
+    share: float,
+    random: np.random.Generator,
+    like: Any = None,
+    moves: bool = False,
+) -> None:
+    """Sets the weights of a layer.
+
+    The kernel is orthogonal (Saxe et al. 2014; Pennington et al. 2017), scaled so that the
+    pre-activations have the spread that what follows needs (Mishkin & Matas 2016), and the
+    bias centres them; less, where inputs that move hardly differ (`_QUIET`). Where what the
+    layer is given does not differ over the batch, or is not finite, the kernel's spread is
+    that of Glorot & Bengio (2010), and the bias 0.
+
+    Args:
+        layer: One of `KNOWN`.
+        compute: Gives the pre-activations with the weights that the layer has now.
+        aim: A key of `AIMS`, or another activation's name.
+        share: What the spread is multiplied by.
+        random: Where the draws come from.
+        like: A variable whose value is taken instead of a draw.
+        moves: Whether what the layer is given comes from layers that are trained.
+    """
+    wanted = AIMS.get(aim, _OTHERWISE)
+    *others, kernel = kernels_of(layer)
+    for other in others:  # The first half of a separable convolution.
+        other.assign(_depthwise(tuple(other.shape), random))
+    shape = tuple(kernel.shape)
+    drawn = _drawn(layer, shape, random) if like is None else np.array(like.numpy(), np.float64)
+    kernel.assign(drawn)
+    bias, offset = layer.bias, None
+    if bias is not None:
+        if wanted.keeps_bias and np.all(np.isfinite(bias.numpy())):
+            offset = tf.convert_to_tensor(bias)
+        bias.assign(tf.zeros(bias.shape))
+    z = tf.cast(compute(), tf.float32)
+    if getattr(layer, "data_format", "") == "channels_first":
+        z = tf.experimental.numpy.moveaxis(z, 1, -1)
+    centre = tf.zeros([])
+    if bias is not None and wanted.centred:
+        centre = _mean_like(z, tuple(bias.shape))
+    axes = list(range(z.shape.rank - 1))
+    units = tf.sqrt(tf.reduce_mean(tf.math.square(z - centre), axes)).numpy().astype(np.float64)
+    whole = math.sqrt(float(np.mean(np.square(units))))
+    size = math.sqrt(float(tf.reduce_mean(tf.math.square(z))))
+    least = _QUIET * size if moves and aim not in _LAST else 0.0
+    if not math.isfinite(whole) or whole <= 1e-5 * size or size == 0:
+        rms = math.sqrt(float(np.mean(np.square(drawn))))
+        kernel.assign(drawn / rms * math.sqrt(2 / _fans(layer, shape)))
+        scale = np.zeros(())
+        centre = tf.zeros([])
+    elif wanted.by_unit and not isinstance(layer, layers.EinsumDense):
+        # A unit that hardly differs must not become the loudest.
+        scale = share * wanted.spread / np.maximum(units, max(0.1 * whole, least))
+        kernel.assign(drawn * _along_units(layer, drawn, scale))
+    else:
+        spread = share * wanted.spread
+        if aim in _LAST and whole < _FIXED * size:
+            spread = _FINAL_SPREAD
+        scale = np.array(spread / max(whole, least))
+        kernel.assign(drawn * scale)
+    if bias is not None:
+        bias.assign(np.broadcast_to(-centre.numpy() * scale, tuple(bias.shape)))
+        if offset is not None:
+            bias.assign_add(offset)
+
+
+def kernels_of(layer: Any) -> list[Any]:
+    """Its kernels, the last one last. It is that which is scaled."""
+    if isinstance(layer, _SEPARABLE):
+        return [layer.depthwise_kernel, layer.pointwise_kernel]
+    # The property of this name may be a sum with adapters.
+    return [getattr(layer, "_kernel", None) if hasattr(layer, "_kernel") else layer.kernel]
+
+
+def starts_at_zero(layer: Any) -> bool:
+    """Whether it was meant to: an adapter, or a branch that is to open in training."""
+    zeros = type(getattr(layer, "kernel_initializer", None)).__name__ == "Zeros"
+    return zeros and not np.any(kernels_of(layer)[-1].numpy())
+
+
+def sides(layer: Any, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Which axes of a kernel are those of the input, and which those of the output."""
+    axes = list(range(len(shape)))
+    if isinstance(layer, _TRANSPOSED):
+        return [*axes[:-2], axes[-1]], [axes[-2]]
+    if isinstance(layer, _DEPTHWISE):
+        return axes[:-2], axes[-2:]
+    if isinstance(layer, layers.EinsumDense):
+        given, computed = layer.equation.replace("...", "").split("->")
+        letters = given.split(",")[1]
+        outer = [n for n in axes if letters[n] in computed]
+        return [n for n in axes if n not in outer], outer
+    return axes[:-1], axes[-1:]
+
+
+def _drawn(layer: Any, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """An orthogonal kernel."""
+    if isinstance(layer, _DEPTHWISE):
+        return _depthwise(shape, random)
+    inner, outer = sides(layer, shape)
+    matrix = orthogonal(
+        (math.prod(shape[n] for n in inner), math.prod(shape[n] for n in outer)), random
+    )
+    order = [*inner, *outer]
+    return np.transpose(matrix.reshape([shape[n] for n in order]), np.argsort(order))
+
+
+def _depthwise(shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """Each channel has a filter of its own: independent ones of length 1."""
+    entries = random.standard_normal(shape)
+    axes = tuple(range(len(shape) - 2))
+    return entries / np.sqrt(np.sum(np.square(entries), axes, keepdims=True))
+
+
+def _fans(layer: Any, shape: tuple[int, ...]) -> int:
+    """Number of connections to a unit, plus that from an input."""
+    inner, outer = sides(layer, shape)
+    return math.prod(shape[n] for n in inner) + math.prod(shape[n] for n in outer)
+
+
+def _along_units(layer: Any, kernel: Array, scale: Array) -> Array:
+    """The scale of each unit, so that it broadcasts to the kernel."""
+    if isinstance(layer, _TRANSPOSED):
+        return scale[:, None]
+    if isinstance(layer, _DEPTHWISE):
+        return scale.reshape(kernel.shape[-2:])
+    return scale
+
+
+def _mean_like(z: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Its means, of the shape of a bias that is added to it."""
+    lead = z.shape.rank - len(shape)
+    axes = [*range(lead), *(lead + n for n, size in enumerate(shape) if size == 1)]
+    return tf.reshape(tf.reduce_mean(z, axes), shape)

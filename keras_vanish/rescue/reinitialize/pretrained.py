@@ -1,0 +1,152 @@
+"""Whether a layer's weights are those that its own initialisers give."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.rescue.reinitialize.kernels import sides
+
+Array = npt.NDArray[Any]
+
+#: Attributes that hold a variable, and those with its initialiser.
+_VARIABLES = {
+    "_kernel": "kernel_initializer",
+    "kernel": "kernel_initializer",
+    "depthwise_kernel": "depthwise_initializer",
+    "pointwise_kernel": "pointwise_initializer",
+    "recurrent_kernel": "recurrent_initializer",
+    "bias": "bias_initializer",
+}
+
+#: Standard deviations of the sample estimate that are still taken for chance.
+_CHANCE = 5.0
+
+
+def pretrained(model: Any) -> frozenset[str]:
+    """Names of the layers for which `looks_pretrained` holds, as `layer_paths` gives them.
+
+    Args:
+        model: A Keras model that is built, before it is trained.
+    """
+    paths = layer_paths(model)
+    return frozenset(
+        paths.get(id(layer), layer.name)
+        for layer in model._flatten_layers(include_self=False)
+        if looks_pretrained(layer)
+    )
+
+
+def looks_pretrained(layer: Any) -> bool:
+    """Whether the layer's own weights differ from what its initialisers would give.
+
+    Biases and constant kernels are compared with what the initialiser gives. Of a random
+    kernel it is the mean and the standard deviation, within what chance allows for its size,
+    for an orthogonal one whether it is orthogonal. A kernel that was trained so little that
+    these are the same is not told; neither is one of an initialiser that is not known.
+
+    Args:
+        layer: A layer that is built, before it is trained.
+    """
+    seen: set[int] = set()
+    for attribute, initializer in _VARIABLES.items():
+        variable = _variable(layer, attribute)
+        if variable is None or id(variable) in seen:
+            continue
+        seen.add(id(variable))
+        value = np.asarray(variable.numpy(), np.float64)
+        made_by = getattr(layer, initializer, None) or getattr(layer, "depthwise_initializer", None)
+        if made_by is None or value.size == 0:
+            continue
+        if attribute == "bias" and getattr(layer, "unit_forget_bias", False):
+            if not _is_forget_bias(value, made_by):
+                return True
+        elif not any(_as_made(value.reshape(shape), made_by) for shape in _shapes(layer, value)):
+            return True
+    return False
+
+
+def _variable(layer: Any, attribute: str) -> Any:
+    """A floating-point variable that is trained, or None."""
+    variable = vars(layer).get(attribute)
+    if not hasattr(variable, "numpy") or not hasattr(variable, "assign"):
+        return None
+    return variable if "float" in str(variable.dtype) else None
+
+
+def _is_forget_bias(value: Array, made_by: Any) -> bool:
+    """Whether a bias is that of an LSTM with `unit_forget_bias`: ones for its forget gate."""
+    units = value.shape[-1] // 4
+    rest = np.concatenate([value[:units], value[2 * units :]])
+    return bool(np.all(value[units : 2 * units] == 1)) and _as_made(rest, made_by)
+
+
+def _shapes(layer: Any, value: Array) -> list[tuple[int, ...]]:
+    """Shapes under which an initialiser may have been asked for a variable.
+
+    Newer releases of Keras tell it which axes of an einsum's kernel are inputs.
+    """
+    shapes = [value.shape]
+    if getattr(layer, "equation", None) is not None and value.ndim > 1:
+        inner = math.prod(value.shape[axis] for axis in sides(layer, value.shape)[0])
+        shapes.append((inner, value.size // inner))
+    return shapes
+
+
+def _as_made(value: Array, initializer: Any) -> bool:
+    kind = type(initializer).__name__
+    if not np.all(np.isfinite(value)):
+        return True  # That is broken, and not what anybody trained.
+    if kind in ("Zeros", "Ones", "Constant"):
+        constant = {"Zeros": 0.0, "Ones": 1.0}.get(kind, getattr(initializer, "value", 0.0))
+        return bool(np.allclose(value, constant, rtol=1e-2, atol=1e-6))
+    if kind == "Identity":
+        gain = float(getattr(initializer, "gain", 1.0))
+        return bool(np.allclose(value, gain * np.eye(*value.shape), rtol=1e-2, atol=1e-6))
+    if kind in ("Orthogonal", "OrthogonalInitializer"):
+        return _is_orthogonal(value, float(getattr(initializer, "gain", 1.0)))
+    expected = None if value.ndim < 2 else _moments(value.shape, initializer)
+    if expected is None:
+        return True
+    mean, spread, kurtosis = expected
+    size = value.size
+    # Asymptotic standard deviations of a sample's mean, and of its standard deviation.
+    mean_error = spread / math.sqrt(size)
+    spread_error = spread * math.sqrt(max(kurtosis - 1, 0.05) / (4 * size))
+    return bool(
+        abs(float(np.mean(value)) - mean) <= _CHANCE * mean_error + 0.01 * spread
+        and abs(float(np.std(value)) - spread) <= _CHANCE * spread_error + 0.02 * spread
+    )
+
+
+def _is_orthogonal(value: Array, gain: float) -> bool:
+    matrix = value.reshape(-1, value.shape[-1])
+    rows, columns = matrix.shape
+    gram = matrix.T @ matrix if rows >= columns else matrix @ matrix.T
+    return bool(np.allclose(gram, gain**2 * np.eye(len(gram)), atol=0.02 * gain**2))
+
+
+def _moments(shape: tuple[int, ...], initializer: Any) -> tuple[float, float, float] | None:
+    """Mean, standard deviation and kurtosis of what a random initialiser draws."""
+    # The standard deviation of a normal distribution that is cut at two of its own.
+    cut = 0.87962566103423978
+    kind = type(initializer).__name__
+    if kind == "RandomNormal":
+        return initializer.mean, initializer.stddev, 3.0
+    if kind == "TruncatedNormal":
+        return initializer.mean, initializer.stddev * cut, 2.37
+    if kind == "RandomUniform":
+        low, high = initializer.minval, initializer.maxval
+        return (low + high) / 2, (high - low) / math.sqrt(12), 1.8
+    scale, mode = getattr(initializer, "scale", None), getattr(initializer, "mode", None)
+    if scale is None or mode is None:
+        return None
+    field = math.prod(shape[:-2])
+    inner, outer = field * shape[-2], field * shape[-1]
+    fan = {"fan_in": inner, "fan_out": outer}.get(mode, (inner + outer) / 2)
+    kurtosis = {"uniform": 1.8, "truncated_normal": 2.37}.get(initializer.distribution, 3.0)
+    return 0.0, math.sqrt(scale / max(1.0, fan)), kurtosis

@@ -1,0 +1,284 @@
+"""New weights for a network that cannot learn, found from one batch of its inputs.
+
+In one forward pass each layer sets its own weights from what it is given, and then computes
+its output with them: layers further on see what they will see in training (Mishkin & Matas
+2016, "All you need is a good init").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vanish.capture.tensorflow.activations.layer_outputs import PROJECTED_ATTENTION
+from keras_vanish.capture.tensorflow.attributes import given_back, replaced
+from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.rescue.reinitialize import kernels as kernel_start
+from keras_vanish.rescue.reinitialize import recurrent_cells as recurrent_start
+from keras_vanish.rescue.reinitialize.layer_roles import LayerRole, eager, follow, rms
+
+layers = keras.layers
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A layer that got new weights.
+
+    Attributes:
+        name: As `keras_vanish.capture.tensorflow.layers.layer_paths` gives it.
+        aim: What its weights were made for, such as `sigmoid` or `head`.
+        before: RMS of its pre-activations over the batch, with the old weights everywhere; of
+            a recurrent layer that of its outputs. NaN where it is not finite or not known.
+        after: The same with the new weights everywhere.
+    """
+
+    name: str
+    aim: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Reinitialized:
+    """What `reinitialize` did.
+
+    Attributes:
+        touched: Layers with new weights, in the order of the forward pass.
+        left_alone: Names of layers that have weights and kept them, each with the reason.
+        whole: Whether no layer with a kernel was left alone: frozen, protected or of a kind that
+            is not known.
+        variables: `id` of each variable that was assigned.
+    """
+
+    touched: tuple[Touched, ...]
+    left_alone: dict[str, str]
+    whole: bool
+    variables: frozenset[int] = field(default=frozenset(), repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers that were touched."""
+        return tuple(layer.name for layer in self.touched)
+
+
+def reinitialize(model: Any, x: Any, protect: Collection[Any] = (), seed: int = 0) -> Reinitialized:
+    """Sets the weights of a model in place so that gradients reach all of it.
+
+    Args:
+        model: A built Keras model.
+        x: One batch of inputs, as `model.fit` passes them to the model.
+        protect: Layers, or names of layers, that are left alone with all that is in them.
+        seed: Of the draws.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If the model is not built, or `protect` names a layer that it has not.
+    """
+    if not model.built:
+        raise ValueError(
+            f"A model can be re-initialised once it is built. Received: model={model!r}, which "
+            "is not. Call it on a batch first."
+        )
+    guarded = _guarded(model, protect)
+    x = tf.nest.map_structure(tf.convert_to_tensor, x)
+    values = [(variable, variable.numpy()) for variable in model.variables]
+    assigned: frozenset[int] = frozenset()
+    try:
+        seen = follow(model, x)
+        for variable, value in values:  # Such as seeds.
+            variable.assign(value)
+        adjusting = _Adjusting(model, guarded, seen, seed)
+        adjusting.run(x)
+        assigned = frozenset(adjusting.variables)
+    finally:
+        for variable, value in values:
+            if id(variable) not in assigned:
+                variable.assign(value)
+    return adjusting.result()
+
+
+def _guarded(model: Any, protect: Collection[Any]) -> frozenset[int]:
+    """`id` of each layer that is protected, by itself or by what it is in."""
+    if isinstance(protect, str):
+        raise ValueError(
+            f"`protect` is a collection of layers or of their names. Received: {protect!r}. "
+            "Put it into a tuple."
+        )
+    paths = layer_paths(model)
+    everything = list(model._flatten_layers(include_self=False))
+    found: set[int] = set()
+    for wanted in protect:
+        if isinstance(wanted, str):
+            matching = [layer for layer in everything if paths.get(id(layer)) == wanted]
+        else:
+            matching = [layer for layer in everything if layer is wanted]
+        if not matching:
+            known = sorted({paths[id(layer)] for layer in everything if layer.variables})
+            raise ValueError(
+                "`protect` names a layer that the model does not have. Received: "
+                f"{wanted!r}. Its layers are {known}."
+            )
+        for layer in matching:
+            found.update(id(inner) for inner in layer._flatten_layers())
+    return frozenset(found)
+
+
+class _Adjusting:
+    """The forward pass in which layers set their weights.
+
+    Attributes:
+        variables: `id` of each that was assigned.
+    """
+
+    def __init__(
+        self, model: Any, guarded: frozenset[int], seen: Mapping[int, LayerRole], seed: int
+    ) -> None:
+        self.variables: set[int] = set()
+        self._model, self._guarded, self._seen, self._seed = model, guarded, seen, seed
+        self._layers = list(model._flatten_layers())
+        paths = layer_paths(model)
+        self._names = {id(layer): paths.get(id(layer), layer.name) for layer in self._layers}
+        self._done: set[int] = set()
+        self._touched: list[Touched] = []
+        self._left_alone: dict[str, str] = {}
+        branches = sum(entry.aim == "branch" for entry in seen.values())
+        # What all of them add has about the spread of what they are added to.
+        self._share = 1 / math.sqrt(max(1, branches))
+        self._attention = {
+            id(layer._key_dense): layer
+            for layer in self._layers
+            if isinstance(layer, PROJECTED_ATTENTION)
+        }
+
+    def run(self, x: Any) -> None:
+        with given_back(self._layers):
+            for layer in self._layers[1:]:
+                call = layer.call
+                if isinstance(layer, kernel_start.KNOWN):
+                    vars(layer)["call"] = self._first_set(layer, call, self._set)
+                elif isinstance(layer, layers.RNN):
+                    vars(layer)["call"] = self._first_set(layer, call, self._set_recurrent)
+                elif isinstance(layer, layers.TimeDistributed):
+                    vars(layer)["call"] = _at_once(layer, call)
+            self._model(x, training=True)
+
+    def result(self) -> Reinitialized:
+        reasons = dict(self._left_alone)
+        touched = {layer.name for layer in self._touched}
+        for layer in self._layers[1:]:
+            name = self._names[id(layer)]
+            if layer.variables and not layer._layers and name not in touched:
+                known = isinstance(layer, kernel_start.KNOWN) or recurrent_start.known(layer)
+                why = "the forward pass did not reach it" if known else "not a layer with a kernel"
+                reasons.setdefault(name, why)
+        whole = not self._left_alone
+        return Reinitialized(tuple(self._touched), reasons, whole, frozenset(self.variables))
+
+    def _first_set(
+        self, layer: Any, call: Callable[..., Any], set_weights: Callable[..., None]
+    ) -> Callable[..., Any]:
+        """A call that sets the layer's weights first, once."""
+
+        def calling(*args: Any, **kwargs: Any) -> Any:
+            if id(layer) not in self._done and eager((args, kwargs)):
+                self._done.add(id(layer))
+                set_weights(layer, call, args, kwargs)
+            return call(*args, **kwargs)
+
+        return calling
+
+    def _set(self, layer: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        def compute() -> Any:
+            with replaced(layer, "activation", _identity):
+                return call(*args, **kwargs)
+
+        entry = self._seen.get(id(layer))
+        aim = entry.aim if entry is not None else "linear"
+        kernels = kernel_start.kernels_of(layer)
+        reason = self._reason(layer, kernels)
+        if not reason and kernel_start.starts_at_zero(layer):
+            reason = "it starts at zero by intention"
+        if reason:
+            self._left_alone[self._names[id(layer)]] = reason
+            return
+        share = self._share if aim == "branch" else 1.0
+        like = self._query_of(layer)
+        moves = bool(self._touched)
+        kernel_start.start(layer, compute, aim, share, self._random(), like, moves)
+        self._touch(layer, aim, [*kernels, layer.bias], rms(compute()))
+
+    def _query_of(self, layer: Any) -> Any:
+        """The query's kernel, where the layer computes the keys of self-attention.
+
+        With the same for both a token attends to itself first, and tokens stay distinct
+        (Trockman & Kolter 2023).
+        """
+        attention = self._attention.get(id(layer))
+        if attention is None:
+            return None
+        query = kernel_start.kernels_of(attention._query_dense)[0]
+        same = tuple(query.shape) == tuple(kernel_start.kernels_of(layer)[0].shape)
+        return query if same else None
+
+    def _set_recurrent(self, layer: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        sequences = kwargs.get("sequences", args[0] if args else None)
+        steps = int(sequences.shape[1])
+        touched: list[Any] = []
+        # What the second of stacked cells is given exists within the loop only.
+        for number, cell in enumerate(getattr(layer.cell, "cells", [layer.cell])):
+            if not recurrent_start.known(cell):
+                reason = "its kind of cell is not known"
+            else:
+                weights = recurrent_start.weights(cell)
+                reason = self._reason(layer, weights) or self._reason(cell, weights)
+            if reason:
+                self._left_alone[self._names[id(cell)]] = reason
+                continue
+            given = sequences if number == 0 else None
+            recurrent_start.start(cell, given, steps, self._random())
+            touched += weights
+        if touched:
+            outputs = call(*args, **kwargs)
+            self._touch(layer, "recurrent", touched, rms(tf.nest.flatten(outputs)[0]))
+
+    def _reason(self, layer: Any, kernels: Sequence[Any]) -> str:
+        """Why a layer is left alone; empty if it is not."""
+        if id(layer) in self._guarded:
+            return "protected"
+        if not layer.trainable or not all(v.trainable for v in kernels):
+            return "frozen"
+        if not all(tf.as_dtype(v.dtype).is_floating for v in kernels):
+            return "its kernel does not hold floating-point numbers"
+        return ""
+
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng([self._seed, len(self._touched)])
+
+    def _touch(self, layer: Any, aim: str, variables: Sequence[Any], after: float) -> None:
+        self.variables.update(id(v) for v in variables if v is not None)
+        entry = self._seen.get(id(layer))
+        before = entry.before if entry is not None else math.nan
+        self._touched.append(Touched(self._names[id(layer)], aim, before, after))
+
+
+def _at_once(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A `TimeDistributed` whose layer is first given all time steps at once."""
+
+    def calling(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if eager(inputs):
+            layer.layer(tf.reshape(inputs, [-1, *inputs.shape[2:]]))
+        return call(inputs, *args, **kwargs)
+
+    return calling
+
+
+def _identity(z: Any) -> Any:
+    return z

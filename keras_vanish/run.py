@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_vanish.capture.tensorflow.capture import Capture, Captured
+from keras_vanish.capture.backend import Recording
 from keras_vanish.diagnosis.diagnosis import (
     AGREEING_READINGS,
     Diagnosis,
@@ -22,8 +22,9 @@ from keras_vanish.interventions import Intervention
 from keras_vanish.logs import file_system
 from keras_vanish.logs import state as resume
 from keras_vanish.logs.events import RUN, EventWriter, Histograms, verdict_of
+from keras_vanish.records.captured import Captured
 from keras_vanish.records.layers import layout
-from keras_vanish.records.readings import Probed, from_rows
+from keras_vanish.records.readings import from_rows
 
 
 class Run:
@@ -40,7 +41,7 @@ class Run:
         name: What tells it from the run of another optimizer, and the folder within
             `log_dir`; empty for the only one. None before `settle`.
         verdict: The run's verdict so far.
-        course: What is known of whether it has learned anything.
+        progress: What is known of whether it has learned anything.
         last: The last diagnosis; None before the first.
     """
 
@@ -51,7 +52,7 @@ class Run:
         self._log_dir = log_dir
         self._with_histograms = histograms
         self._warn = warn
-        self._capture: Capture | None = None
+        self._recording: Recording | None = None
         self._writer: EventWriter | None = None
         self._updates = 0
         self._state: resume.State | None = None
@@ -61,7 +62,7 @@ class Run:
 
     def _forget(self) -> None:
         self.verdict: Verdict = "unknown"
-        self.course = LearningProgress()
+        self.progress = LearningProgress()
         self._recent: list[Diagnosis] = []
         self._offset = 0
 
@@ -70,15 +71,15 @@ class Run:
         return self._recent[-1] if self._recent else None
 
     @property
-    def capture(self) -> Capture:
+    def recording(self) -> Recording:
         """What reads the optimizer in this `fit`."""
-        assert self._capture is not None
-        return self._capture
+        assert self._recording is not None
+        return self._recording
 
-    def attach(self, capture: Capture) -> None:
-        """Takes what reads the optimizer from now on; `settle` follows."""
-        self._capture = capture
-        self._settled = False
+    def attach(self, recording: Recording) -> None:
+        """Takes what reads the optimizer from now on; `settle` follows if it is another."""
+        if recording is not self._recording:
+            self._recording, self._settled = recording, False
 
     @property
     def settled(self) -> bool:
@@ -94,9 +95,9 @@ class Run:
         self.name, self._settled = name, True
         self._continue()
 
-    def begin(self) -> int:
+    def begin_fit(self) -> int:
         """Tells that the first step of a `fit` is next: how many updates there were before."""
-        self._updates = self.capture.updates()
+        self._updates = self.recording.updates()
         if self._settled:
             self._continue()
         return self._updates
@@ -132,7 +133,7 @@ class Run:
             return None
         self._state = past.state
         for diagnosis in past.history:
-            self.course = self.course.after(diagnosis.reading)
+            self.progress = self.progress.after(diagnosis.reading)
         self._recent = past.history[-AGREEING_READINGS:]
         self.verdict = verdict_of(past.history)
         self._continue()
@@ -167,10 +168,10 @@ class Run:
             layers=captured.layers,
             floats=captured.floats,
             counts=captured.counts,
-            probed=_probed(captured),
+            probed=captured.probed,
         )
-        self.course = self.course.after(reading)
-        diagnosis = diagnose(reading, self.course, self.name or "")
+        self.progress = self.progress.after(reading)
+        diagnosis = diagnose(reading, self.progress, self.name or "")
         self._recent = [*self._recent, diagnosis][-AGREEING_READINGS:]
         self.verdict = steadied(self.verdict, self._recent)
         return diagnosis
@@ -217,7 +218,7 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.
-        return {**vars(self), "_capture": None, "_writer": None, "_settled": False}
+        return {**vars(self), "_recording": None, "_writer": None, "_settled": False}
 
     def close(self) -> None:
         """Closes the event file; what is written next begins a new one."""
@@ -225,14 +226,6 @@ class Run:
         if writer is not None:
             with contextlib.suppress(Exception):
                 writer.close()
-
-
-def _probed(captured: Captured) -> Probed | None:
-    found = captured.probed
-    if found is None:
-        return None
-    losses = (found.loss, found.shuffled_loss)
-    return Probed(*losses, found.names, found.activations, found.profiles)
 
 
 def _histograms(captured: Captured) -> Histograms:

@@ -24,8 +24,12 @@ ROOMS: dict[str, set[str]] = {
     "report": {"records", "diagnosis", "interventions", "logs"},
     "tensorboard_tab": {"records", "diagnosis", "interventions", "logs"},
     "run": {"records", "diagnosis", "interventions", "logs", "capture"},
-    "session": {"records", "diagnosis", "interventions", "logs", "capture", "rescue", "run"},
-    "monitor": {"diagnosis", "interventions", "logs", "report", "session"},
+    "history": {"records", "diagnosis", "interventions", "logs", "run"},
+    "session": {"records", "diagnosis", "interventions", "capture", "rescue", "history", "run"},
+    "monitor": {
+        *("diagnosis", "interventions", "logs", "report"),
+        *("capture", "rescue", "history", "session"),
+    },
     "demo": {"monitor"},
     "cli": {"diagnosis", "interventions", "logs", "report", "demo", "monitor"},
 }

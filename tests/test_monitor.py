@@ -22,8 +22,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-import keras_vanish.monitor
 from keras_vanish import Diagnosis, GradientMonitor, read
+from keras_vanish.capture.tensorflow import installation
 from keras_vanish.diagnosis.scores import PATIENCE
 from keras_vanish.logs.events import EventWriter
 
@@ -191,7 +191,7 @@ def test_a_long_run_goes_on_with_the_models_own_function(
     traced: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", short)
+    monkeypatch.setattr(installation, "SHORT_RUN", short)
     monitor = GradientMonitor(None, update_freq=update_freq, probe=False)
     layer = counting()
     head = L.Dense(10, activation="softmax")
@@ -216,7 +216,7 @@ def test_what_a_callback_sets_later_is_as_unseen_as_without_a_monitor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Keras sees it when it traces the step, which it does once: so must the second function be.
-    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", 2)
+    monkeypatch.setattr(installation, "SHORT_RUN", 2)
 
     class Unfreeze(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-import keras_vanish.monitor
 from keras_vanish import GradientMonitor
+from keras_vanish.capture.tensorflow import installation
 
 L = keras.layers
 Array = npt.NDArray[Any]
@@ -179,7 +179,7 @@ def check_same(plain: Run, monitored: Run) -> None:
 @pytest.fixture(autouse=True, params=[2])
 def short_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit of as many steps runs the model's own function where it records nothing."""
-    monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", request.param)
+    monkeypatch.setattr(installation, "SHORT_RUN", request.param)
 
 
 # What takes XLA longest to compile.
@@ -241,9 +241,9 @@ def test_a_generator_that_counts_within_a_graph_is_bit_identical() -> None:
     check_same(plain, run(noisy, "adam", "graph", monitor, samples=144))
     assert len(monitor.history) == 2
     # All steps run as one function: it must not record them all.
-    (track,) = monitor._watched.values()
-    assert track.capture._recorder is not None
-    assert not track.capture._recorder.always
+    (run_,) = monitor._session.runs.values()
+    assert run_.recording._recorder is not None
+    assert not run_.recording._recorder.always
 
 
 def test_a_model_that_cannot_be_probed_is_warned_about_and_not_changed() -> None:
@@ -275,7 +275,7 @@ def test_every_optimizer_is_bit_identical(optimizer: str, mode: str) -> None:
     ("mode", "short_run"),
     [
         pytest.param("graph", 2, marks=pytest.mark.smoke),
-        ("graph", keras_vanish.monitor.SHORT_RUN),
+        ("graph", installation.SHORT_RUN),
         pytest.param("xla", 2, marks=pytest.mark.soak),
         ("eager", 2),
     ],

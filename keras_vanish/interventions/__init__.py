@@ -9,11 +9,13 @@ from keras_vanish.interventions.clipping import (
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.interventions.learning_rate import LearningRateControl
 from keras_vanish.interventions.observation import Observation
+from keras_vanish.interventions.policy import ClippingPolicy, RatePolicy
 from keras_vanish.interventions.reinitialization import Reinitialization
 from keras_vanish.interventions.rollback import Decision, Rollback
 
 __all__ = [
     "AdaptiveClipping",
+    "ClippingPolicy",
     "Decision",
     "Intervention",
     "LearningRateControl",
@@ -23,6 +25,7 @@ __all__ = [
     "NormClipping",
     "Observation",
     "PercentileClipping",
+    "RatePolicy",
     "Reinitialization",
     "Rollback",
     "ZScoreClipping",

@@ -239,7 +239,7 @@ def test_a_copy_shares_what_is_the_users(tmp_path: Path) -> None:
     monitor = GradientMonitor(tmp_path, on_diagnosis=alert, auto_init=policy)
     twin = copy.deepcopy(monitor)
     assert twin.on_diagnosis is alert
-    assert twin._rescue._init is policy
+    assert twin._rescue.new_weights.policy is policy
     assert copy.deepcopy(monitor).log_dir == os.fspath(tmp_path / "copy_2")
     assert copy.deepcopy(twin).log_dir == os.fspath(tmp_path / "copy_1" / "copy_1")
     (tmp_path / "copy_3").mkdir()
@@ -347,17 +347,17 @@ def test_what_the_flags_knew_is_taken_up(tmp_path: Path) -> None:
     actions = [act.action for act in first.interventions]
     assert {"skip", "roll_back"} <= set(actions)
     model.save(tmp_path / "model.keras")
-    factor = first._rescue._factor()
+    factor = first._rescue.rate.factor
     assert factor < 1
 
     loaded = keras.models.load_model(tmp_path / "model.keras")
     second = watching(tmp_path, **options)
     fit(loaded, second, batches=1)
     assert second.interventions[: len(actions)] == first.interventions
-    assert second._rescue._factor() == pytest.approx(factor)
-    clip = second._rescue._clip_state
-    assert clip.count == first._rescue._clip_state.count + 1
-    assert second._rescue._rollback_state.restores == first._rescue._rollback_state.restores
+    assert second._rescue.rate.factor == pytest.approx(factor)
+    clip = second._rescue.clipping.state
+    assert clip.count == first._rescue.clipping.state.count + 1
+    assert second._rescue.good_states.state.restores == first._rescue.good_states.state.restores
     assert read_interventions(os.fspath(tmp_path / "gradients")) == second.interventions
     # The rate of the update that was applied is the lowered one.
     layer = second.history[-1].reading.layers[-1]

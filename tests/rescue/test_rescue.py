@@ -16,8 +16,9 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-import keras_vanish.monitor
 from keras_vanish import GradientMonitor
+from keras_vanish.capture.tensorflow import installation
+from keras_vanish.capture.tensorflow.backend import BACKEND
 from keras_vanish.capture.tensorflow.control.guard import Guard
 from keras_vanish.interventions import (
     AdaptiveClipping,
@@ -31,8 +32,7 @@ from keras_vanish.interventions import (
     ZScoreClipping,
 )
 from keras_vanish.interventions.learning_rate import RateState
-from keras_vanish.rescue import rescue
-from keras_vanish.rescue.rescue import CLIPPING, policy
+from keras_vanish.rescue import new_weights
 
 L = keras.layers
 Array = npt.NDArray[Any]
@@ -110,7 +110,7 @@ MARKS = {"adam": SMOKE, "loss scale": SMOKE, "xla momentum": SOAK}
 def test_a_calm_run_ends_bit_for_bit_as_without(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer, options = CASES[case]
     if case in ("two functions", "executions"):
-        monkeypatch.setattr(keras_vanish.monitor, "SHORT_RUN", 2)
+        monkeypatch.setattr(installation, "SHORT_RUN", 2)
     steps = 6 if case == "eager" else 28
     plain, watched = (net(optimizer(), norm=True, **options) for _ in range(2))
     history = fit(plain, steps=steps)
@@ -259,13 +259,13 @@ def test_a_trial_that_failed_leaves_no_trace(how: dict[str, Any]) -> None:
 @pytest.mark.smoke
 def test_what_is_left_of_the_larger_rate_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[float] = []
-    correct = rescue.correct_momentum
+    correct = BACKEND.correct_momentum
 
     def noted(optimizer: Any, share: float) -> None:
         shares.append(share)
         correct(optimizer, share)
 
-    monkeypatch.setattr(rescue, "correct_momentum", noted)
+    monkeypatch.setattr(BACKEND, "correct_momentum", noted, raising=True)
     model = net(keras.optimizers.SGD(100.0, momentum=0.9))
     monitor = GradientMonitor(None, update_freq=5, auto_lr=True, auto_rollback=True)
     fit(model, monitor)
@@ -421,7 +421,7 @@ def test_with_the_first_weights_the_rate_is_the_users_again() -> None:
     factors: dict[int, float] = {}
 
     def note(batch: int, logs: Any) -> None:
-        factors[len(factors)] = monitor._rescue._step_controls.factor.value
+        factors[len(factors)] = monitor._session._watched.controls.factor.value
 
     fit(model, monitor, keras.callbacks.LambdaCallback(on_train_batch_end=note), epochs=10)
     (back,) = (act.step for act in monitor.interventions if act.action == "take_back_weights")
@@ -548,7 +548,7 @@ def test_a_failure_to_reinitialise_changes_nothing(monkeypatch: pytest.MonkeyPat
         model.layers[0].kernel.assign(model.layers[0].kernel * 0)
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(rescue, "reinitialize", fail)
+    monkeypatch.setattr(new_weights, "reinitialize", fail)
     model = net(keras.optimizers.SGD(0.01), 8, "sigmoid", "glorot_uniform")
     kernel = model.layers[0].kernel.numpy()
     monitor = GradientMonitor(None, update_freq=5, auto_init=True)
@@ -616,10 +616,3 @@ def test_a_custom_loop_is_guarded() -> None:
 def test_a_flag_is_a_bool_or_a_policy(flag: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{flag} must be True, False or .* Received: {flag}="):
         GradientMonitor(None, **{flag: value})
-
-
-def test_what_a_flag_asks_for() -> None:
-    assert policy("auto_clip", False, CLIPPING) is None
-    assert policy("auto_clip", True, CLIPPING) == ZScoreClipping()
-    given = NormClipping(2.0)
-    assert policy("auto_clip", given, CLIPPING) is given

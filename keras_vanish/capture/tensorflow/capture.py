@@ -6,14 +6,13 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.activations.probe import Probe, Probed
+from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.capture.tensorflow.activations.side_effects import draws
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.graph.data_flow import data_flow_ranks
@@ -22,28 +21,10 @@ from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.tensorflow.strategies import reads_here
 from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
 from keras_vanish.capture.tensorflow.update import iterations_variable
+from keras_vanish.records.captured import Captured
 from keras_vanish.records.columns import BINS, FLOATS
 from keras_vanish.records.layers import LayerInfo
-
-
-@dataclass(frozen=True)
-class Captured:
-    """One recorded update.
-
-    Attributes:
-        update: How many updates the optimizer had applied before it.
-        layers: The layers, input side first; their `indices` are rows of the arrays.
-        floats: Float32 array of shape `[variables, len(FLOATS)]`; a row of NaN for a
-            variable without a gradient.
-        counts: Float32 array of shape `[variables, BINS]`, likewise.
-        probed: What the probe found; None without it.
-    """
-
-    update: int
-    layers: list[LayerInfo]
-    floats: np.ndarray
-    counts: np.ndarray
-    probed: Probed | None
+from keras_vanish.records.readings import Probed
 
 
 class Capture:
@@ -248,8 +229,13 @@ class Capture:
         self._calls += steps
         return self._calls >= self._look_at
 
-    def look(self) -> list[Captured]:
-        """What has been recorded since the last look, oldest first; waits for the device."""
+    @property
+    def layers(self) -> list[LayerInfo]:
+        """The layers in the order in which data flows; empty before a step was traced."""
+        return self._layers
+
+    def read(self) -> list[Captured]:
+        """What was recorded since the last call, oldest first; waits for the device."""
         if self._recorder is None:
             self._look_at = self._calls + 1
             return []
@@ -286,7 +272,10 @@ class Capture:
             counts = np.concatenate([counts, np.full((missing, BINS), np.nan, np.float32)])
         probed = None
         if row.probed is not None and self._probe is not None:
-            probed = self._probe.parse(row.probed)
+            found = self._probe.parse(row.probed)
+            probed = Probed(
+                found.loss, found.shuffled_loss, found.names, found.activations, found.profiles
+            )
         return Captured(row.update, self._layers, floats, counts, probed)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.attributes import replaced
 from keras_vanish.capture.tensorflow.control.guard import Guard
-from keras_vanish.capture.tensorflow.control.rate import RateFactor
+from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
 from keras_vanish.capture.tensorflow.distributed_tap import tap_sum
 from keras_vanish.capture.tensorflow.graph.recompute import OURS
 from keras_vanish.capture.tensorflow.recorder import Recorder

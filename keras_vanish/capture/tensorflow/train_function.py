@@ -5,60 +5,65 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.attributes import replaced
 
+#: A train step, such as `model.train_step`.
+Step = Callable[..., Any]
+
+
+class Guest(Protocol):
+    """What takes part in the calls of a train function."""
+
+    def wrap(self, step: Step) -> Step:
+        """Gives the step to trace in place of the model's own."""
+
+    def wrap_other(self, step: Step) -> Step | None:
+        """Gives the step for calls that are not `wanted`; None where the model's own one runs."""
+
+    def wanted(self) -> bool:
+        """Whether the next call is to run the step that `wrap` gave."""
+
+    def before_call(self, batches: Any) -> Any:
+        """Gives the iterator for a call; raises StopIteration at the end of the data."""
+
+    def after_call(self) -> None:
+        """Is told, outside of the graph, that a call has ended well."""
+
+    def after_data(self) -> None:
+        """Is told that a call has met the end of the data, perhaps after some steps."""
+
+    def removed(self) -> None:
+        """Is told that the model has its own function back."""
+
 
 class TrainFunction:
     """A model's train function, rebuilt around a wrapped train step.
 
-    Keras keeps the traced step in `model.train_function` and rebuilds it when asked,
-    so nothing else of the model is touched. A `fit` that ends with an exception tells no
-    callback, and leaves the function behind. So each call is checked: one by another `fit`,
-    which has a `History` of its own, or by `train_on_batch` gives the model back its own
-    function, and goes there.
+    Keras keeps the traced step in `model.train_function` and rebuilds it when asked, so nothing
+    else of the model is touched. A `fit` that ends with an exception tells no callback and leaves
+    this function behind. So each call is checked. A call by another `fit`, which has a `History`
+    of its own, or by `train_on_batch` gives the model its own function back and runs that one.
 
     Args:
         model: A compiled Keras model that has a train function.
-        wrap: Gives the step to trace for a step such as `model.train_step`.
-        wanted: Whether a call is to run the wrapped step; else the model's own function
-            runs, or what `wrap_other` gave.
-        before: Gives the iterator for a call that takes its batches from another; raises
-            StopIteration where that has come to its end.
-        after: Called after each call that went well, outside of the graph.
-        removed: Called when the model has its own function back.
-        wrap_other: Gives the step for the calls that are not wanted.
-        after_data: Called after a call in which the data came to their end, maybe after some
-            steps.
+        guest: Gives the steps to trace, and is told about each call.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
-        wanted: Callable[[], bool],
-        before: Callable[[Any], Any],
-        after: Callable[[], None],
-        removed: Callable[[], None],
-        wrap_other: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
-        after_data: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, model: Any, guest: Guest) -> None:
         self._model = model
-        self._wanted = wanted
-        self._before = before
-        self._after = after
-        self._removed = removed
-        self._after_data = after_data
+        self._guest = guest
         self._fit: Any = None
         self.found = model.train_function
-        self._wrapped = self._made(wrap(model.train_step))
-        self._other = None if wrap_other is None else self._made(wrap_other(model.train_step))
+        self._wrapped = self._made(guest.wrap(model.train_step))
+        other = guest.wrap_other(model.train_step)
+        self._other = None if other is None else self._made(other)
         self._called = self.found
 
-    def _made(self, step: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def _made(self, step: Step) -> tuple[Step, Callable[..., Any]]:
         """The step, and a train function of it."""
         try:
             with self._in_place(step):
@@ -67,7 +72,7 @@ class TrainFunction:
         finally:
             self._model.train_function = self.found
 
-    def _in_place(self, step: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
+    def _in_place(self, step: Step) -> contextlib.AbstractContextManager[None]:
         """Keras looks up `model.train_step` here or, before 3.6, when it is traced."""
         return replaced(self._model, "train_step", step)
 
@@ -80,7 +85,7 @@ class TrainFunction:
         """Gives the model back the function that was found."""
         if self._model.train_function is self:
             self._model.train_function = self.found
-        self._removed()
+        self._guest.removed()
 
     def __call__(self, iterator: Any) -> Any:
         # What `train_on_batch` passes is a generator.
@@ -88,15 +93,15 @@ class TrainFunction:
             self.remove()
             return self.found(iterator)
         try:
-            outputs = self._call(self._before(iterator))
+            outputs = self._call(self._guest.before_call(iterator))
         except (StopIteration, tf.errors.OutOfRangeError):
             # The data have come to their end: no failure.
-            self._after_data()
+            self._guest.after_data()
             raise
         except BaseException:
             self.remove()
             raise
-        self._after()
+        self._guest.after_call()
         return outputs
 
     def __getattr__(self, name: str) -> Any:
@@ -106,7 +111,7 @@ class TrainFunction:
         return getattr(self._called, name)
 
     def _call(self, iterator: Any) -> Any:
-        made = self._wrapped if self._wanted() else self._other
+        made = self._wrapped if self._guest.wanted() else self._other
         if made is None:
             self._called = self.found
             return self.found(iterator)

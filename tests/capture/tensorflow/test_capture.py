@@ -399,7 +399,7 @@ def captured(model: Any, probe: Probe | None, steps: int, slots: int, every: int
     for _ in range(steps):
         step(batch)
         capture.count(1)
-    return capture.look()
+    return capture.read()
 
 
 @pytest.mark.smoke

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -21,6 +22,7 @@ class Model:
         self.log: list[str] = []
         self.wanted = True
         self.instead: Any = None
+        self.after_data: Callable[[], None] = lambda: None
         self.history: object = object()
         self.train_function: Any = None
         self.make_train_function()
@@ -52,15 +54,16 @@ class Model:
 
             return unread
 
-        return TrainFunction(
-            self,
-            wrap,
-            lambda: self.wanted,
-            self.before,
-            lambda: self.log.append(f"after {name}"),
-            lambda: self.log.append(f"removed {name}"),
-            wrap_other if other else None,
+        guest = SimpleNamespace(
+            wrap=wrap,
+            wrap_other=wrap_other if other else lambda step: None,
+            wanted=lambda: self.wanted,
+            before_call=lambda batches: self.before(batches),
+            after_call=lambda: self.log.append(f"after {name}"),
+            after_data=lambda: self.after_data(),
+            removed=lambda: self.log.append(f"removed {name}"),
         )
+        return TrainFunction(self, guest)
 
     def fit(self, *functions: TrainFunction, data: int = 1) -> None:
         """Calls the train function as a `fit` in which these take part, or a later one."""
@@ -143,7 +146,7 @@ def test_the_end_of_the_data_before_a_call_is_no_failure() -> None:
     def ended(iterator: Any) -> Any:
         raise StopIteration
 
-    function._before = ended
+    vars(model)["before"] = ended
     function.install()
     with pytest.raises(StopIteration):
         model.train_function(iter([1]))
@@ -430,7 +433,7 @@ def test_it_has_the_attributes_of_the_function_that_ran() -> None:
 def test_the_end_of_the_data_is_told_and_passed_on() -> None:
     model = Model()
     function = model.wrapped()
-    function._after_data = lambda: model.log.append("end")
+    model.after_data = lambda: model.log.append("end")
     function.install()
     with pytest.raises(StopIteration):
         model.train_function(iter(()))

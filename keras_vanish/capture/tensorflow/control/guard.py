@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.control.rate import RateFactor
+from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
 from keras_vanish.capture.tensorflow.ring_buffer import RingBuffer
 from keras_vanish.capture.tensorflow.update import Update, of_values
 from keras_vanish.capture.tensorflow.variables import unmanaged

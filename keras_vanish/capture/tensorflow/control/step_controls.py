@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_vanish.capture.backend import Controls
 from keras_vanish.capture.tensorflow.control.guard import Guard
-from keras_vanish.capture.tensorflow.control.losses import LossLog
-from keras_vanish.capture.tensorflow.control.rate import RateFactor
+from keras_vanish.capture.tensorflow.control.loss_log import LossLog
+from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,29 @@ class StepControls:
             return step(*args, **kwargs)
         with self.losses.noting(model):
             return step(*args, **kwargs)
+
+
+def built(controls: Controls, xla: bool) -> StepControls:
+    """Makes the parts that a fit or a loop asks for.
+
+    Args:
+        controls: What the flags ask for.
+        xla: Whether XLA compiles the train step.
+    """
+    guard = None
+    if controls.guard is not None:
+        smallest = controls.guard.smallest_norm
+        guard = Guard(
+            xla=xla,
+            enforces=controls.guard.enforces,
+            unitwise=smallest is not None,
+            smallest=smallest or 0.0,
+        )
+    return StepControls(
+        guard=guard,
+        factor=RateFactor(xla) if controls.rate else None,
+        losses=LossLog() if controls.losses else None,
+    )
 
 
 def _running(model: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.control.guard import Guard
-from keras_vanish.capture.tensorflow.control.losses import LossLog
+from keras_vanish.capture.tensorflow.control.loss_log import LossLog
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.tap import tap
 

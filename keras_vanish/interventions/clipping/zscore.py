@@ -1,25 +1,13 @@
-"""When the guard clips, and to what: policies over the norms of the steps before."""
+"""Clipping of outliers by the z-score of the norm's logarithm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keras_vanish.interventions.checks import check_number, check_whole
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the guard works with until the next look.
-
-    Attributes:
-        fires_above: Gradients with a larger global norm are clipped; infinite: none is.
-        clips_to: The norm that they are clipped to.
-    """
-
-    fires_above: float = math.inf
-    clips_to: float = math.inf
+from keras_vanish.interventions.clipping.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -37,6 +25,13 @@ class NormHistory:
     mean: float = 0.0
     variance: float = 0.0
     largest: float = -math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and self.variance >= 0):
+            raise ValueError(
+                f"no norms have the mean {self.mean} and variance {self.variance}: the mean must "
+                "be finite and the variance at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,8 @@ class ZScoreClipping:
 
     def limits(self, state: NormHistory) -> Limits:
         """What the guard works with until the next look."""
-        return Limits(*map(_exp, self._logs(state)))
+        fires_above, clips_to = map(_exp, self._logs(state))
+        return Limits(fires_above, clips_to, self.reach)
 
     def _logs(self, state: NormHistory) -> tuple[float, float]:
         if state.count < self.history:
@@ -116,111 +112,6 @@ class ZScoreClipping:
         above = max(self.z * math.sqrt(state.variance), math.log(self.factor))
         fires_above = max(state.mean + above, state.largest + math.log(self.beyond))
         return fires_above, state.mean + above / 4
-
-
-@dataclass(frozen=True)
-class PercentileClipping:
-    """Clips to a percentile of all norms so far, as AutoClip.
-
-    Seetharaman et al., "AutoClip: Adaptive Gradient Clipping for Source Separation Networks",
-    2020. Most steps are clipped; healthy ones too. The norms are counted in bins that are 2.2%
-    wide, at most 32 for each power of two: the limit is within 1.1% of the percentile, and the
-    memory bounded.
-
-    Attributes:
-        percentile: In (0, 100]; AutoClip's authors recommend 10.
-    """
-
-    percentile: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_number("percentile", self.percentile, above=0.0)
-        if self.percentile > 100:
-            raise ValueError(
-                f"percentile must be at most 100. Received: percentile={self.percentile!r}."
-            )
-
-    def begin(self) -> Mapping[int, int]:
-        """The state before the first step: how many norms are in each bin."""
-        return {}
-
-    def after(self, state: Mapping[int, int], norms: Iterable[float]) -> Mapping[int, int]:
-        """The state with more norms."""
-        counts = dict(state)
-        for norm in norms:
-            if 0 < norm < math.inf:
-                place = round(math.log2(norm) * _BINS)
-                counts[place] = counts.get(place, 0) + 1
-        return counts
-
-    def limits(self, state: Mapping[int, int]) -> Limits:
-        """What the guard works with until the next look."""
-        wanted = self.percentile / 100 * sum(state.values())
-        seen = 0
-        for place in sorted(state):
-            seen += state[place]
-            if seen >= wanted:
-                limit = _exp(place / _BINS * math.log(2))
-                return Limits(limit, limit)
-        return Limits()
-
-
-#: Bins for each power of two.
-_BINS = 32
-
-
-@dataclass(frozen=True)
-class NormClipping:
-    """Clips to a fixed global norm (Pascanu et al. 2013).
-
-    Attributes:
-        norm: The largest norm that is let through.
-    """
-
-    norm: float
-
-    def __post_init__(self) -> None:
-        check_number("norm", self.norm, above=0.0)
-
-    def begin(self) -> None:
-        """It has no state."""
-
-    def after(self, state: None, norms: Iterable[float]) -> None:
-        """It has no state."""
-
-    def limits(self, state: None) -> Limits:
-        """Always the same."""
-        return Limits(float(self.norm), float(self.norm))
-
-
-@dataclass(frozen=True)
-class AdaptiveClipping:
-    """Clips each unit's gradient to a share of that unit's weights, as AGC.
-
-    Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
-    arXiv:2102.06171. The guard does it, at every step; no history is needed.
-
-    Attributes:
-        clipping: The largest norm of a unit's gradient over that of its weights.
-        eps: The least norm of weights that counts, so that what begins at zero can move.
-    """
-
-    clipping: float = 0.01
-    eps: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_number("clipping", self.clipping, above=0.0)
-        check_number("eps", self.eps, above=0.0)
-
-    def begin(self) -> None:
-        """It has no state."""
-
-    def after(self, state: None, norms: Iterable[float]) -> None:
-        """It has no state."""
-
-    def limits(self, state: None) -> Limits:
-        """Always the same: of the ratio of a unit's norms."""
-        return Limits(fires_above=float(self.clipping))
 
 
 def _exp(value: float) -> float:

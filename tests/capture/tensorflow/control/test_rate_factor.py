@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.control.rate import RateFactor
+from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
 from keras_vanish.capture.tensorflow.tap import tap, unwrapped
 
 schedules = keras.optimizers.schedules

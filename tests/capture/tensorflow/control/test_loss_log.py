@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.control.losses import LossLog
+from keras_vanish.capture.tensorflow.control.loss_log import LossLog
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)
 Y = np.ones((6, 1), np.float32)

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from statistics import median
+from dataclasses import dataclass, replace
 
-from keras_vanish.diagnosis.loss_trend import PROGRESS, LossTrend
 from keras_vanish.interventions.checks import check_number, check_whole
 from keras_vanish.interventions.intervention import Action, Intervention
+from keras_vanish.interventions.learning_rate.state import RateState, counted_anew
+from keras_vanish.interventions.learning_rate.trouble import (
+    is_calm,
+    see,
+    thrown,
+    trouble_of,
+    unsettled,
+    worse,
+)
 from keras_vanish.interventions.observation import Observation
-
-#: A run that oscillates because of its learning rate changes its weights by more than this.
-_LARGE = 0.001
-
-#: What the factor is multiplied by at once, at least.
-_LEAST = 1e-4
-
-#: How many updates tell whether the guard clips most of them.
-_CLIPPED_UPDATES = 20
+from keras_vanish.interventions.policy import RatePolicy
 
 #: A cut below this share is checked at the next look; it was too much where updates are below
 #: this share of what it aimed at.
-_MUCH = 0.1
-
-#: How many of the last update ratios are kept, and how many of them tell what is usual.
-_KEPT, _ENOUGH = 5, 3
-
-#: The loss has come down where its best level has, by this share.
-_DOWN = 0.05
+MUCH = 0.1
 
 #: The loss is at its best where it lies above that by no more than this share of it ...
 _AT_BEST = 0.1
-
-#: ... and apart from it above this one.
-_APART = 0.25
 
 #: Looking at the input saves this share of the loss: a larger rate has nothing to gain.
 _DONE = 0.99
@@ -42,76 +32,12 @@ _DONE = 0.99
 #: Updates may be doubled below this share of what is right.
 _SMALL = 0.5
 
-#: Updates below this share of it throw no run about.
-_STILL = 0.01
-
 #: What a lowered rate is multiplied by in a trial; and after one that failed.
 _STEP, _SMALL_STEP = 2.0, math.sqrt(2.0)
 
 
 @dataclass(frozen=True)
-class RateState:
-    """What `LearningRateControl` keeps from look to look.
-
-    Attributes:
-        factor: What the learning rate is multiplied by.
-        trend: Where the loss is going.
-        step: Of the look before.
-        since: Steps since the factor changed.
-        quiet: Steps since there was trouble, or the factor changed.
-        cuts: How often it was lowered with no calm between.
-        failed: Whether a larger rate was tried and failed, or the last one was too large.
-        before: The factor before the last restoring or raising, while that is on probation.
-        level: The loss then.
-        updates: Updates since the guard's clipping was last judged.
-        clipped: How many of those it clipped.
-        base: The learning rate without the factor.
-        starved: For how many steps the run has been starved evenly.
-        looks: For how many looks.
-        ratio: The median update ratio at the last look without trouble; NaN before one.
-        raisable: Whether the rate may be raised: it never had to be lowered.
-        renewed: Whether the weights are not those that the rate was chosen for.
-        unchecked: Whether it was lowered by much and no update has been seen since.
-        ratios: The last median update ratios since the factor changed.
-        low: The best level of the loss since then, but for small steps.
-        still: For how many steps that has not come down.
-    """
-
-    factor: float = 1.0
-    trend: LossTrend = field(default_factory=LossTrend)
-    step: int = 0
-    since: float = math.inf
-    quiet: int = 0
-    cuts: int = 0
-    failed: bool = False
-    before: float = math.nan
-    level: float = math.nan
-    updates: int = 0
-    clipped: int = 0
-    base: float = math.nan
-    starved: int = 0
-    looks: int = 0
-    ratio: float = math.nan
-    raisable: bool = True
-    renewed: bool = False
-    unchecked: bool = False
-    ratios: tuple[float, ...] = ()
-    low: float = math.inf
-    still: int = 0
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether a larger factor is on probation."""
-        return not math.isnan(self.before)
-
-    @property
-    def usual_ratio(self) -> float:
-        """The usual median update ratio since the factor changed; NaN where it is not known."""
-        return median(self.ratios) if len(self.ratios) >= _ENOUGH else math.nan
-
-
-@dataclass(frozen=True)
-class LearningRateControl:
+class LearningRateControl(RatePolicy):
     """Multiplies the learning rate by a factor, 1 at first, whatever else sets the rate.
 
     It is lowered, and then left alone for `cool_down` steps (twice as many each time
@@ -180,9 +106,25 @@ class LearningRateControl:
         """The state before the first step."""
         return RateState()
 
+    def factor(self, state: RateState) -> float:
+        """What the learning rate is multiplied by."""
+        return state.factor
+
+    def on_trial(self, state: RateState) -> bool:
+        """Whether a larger factor is on probation."""
+        return state.on_trial
+
+    def returned(self, state: RateState) -> RateState:
+        """The state after the run was given its first weights back: the rate is the user's again.
+
+        Less is enough to act on a run that begins than on one that goes on, so the update ratio
+        that is known is kept.
+        """
+        return replace(self.begin(), ratio=state.ratio)
+
     def forget(self, state: RateState) -> RateState:
         """The state after the run was taken back to an earlier one: the factor stays."""
-        anew = _counted_anew(state)
+        anew = counted_anew(state)
         return replace(anew, trend=state.trend.restored(), before=math.nan, level=math.nan)
 
     def renewed(self, state: RateState) -> RateState:
@@ -202,7 +144,7 @@ class LearningRateControl:
             factor=factor,
             failed=state.failed or state.on_trial,
             raisable=False,
-            unchecked=share < _MUCH,
+            unchecked=share < MUCH,
         )
 
     def decide(
@@ -214,12 +156,12 @@ class LearningRateControl:
             state: What `begin` or the look before gave.
             observation: What was seen since.
         """
-        state = self._seen(state, observation)
-        trouble = self._trouble(state, observation)
+        state = see(self, state, observation)
+        trouble = trouble_of(self, state, observation)
         if trouble is None:
-            trouble = self._worse(state)
+            trouble = worse(self, state)
         if trouble is None:
-            trouble = self._unsettled(state)
+            trouble = unsettled(self, state)
             if trouble is not None:
                 state = replace(state, failed=True)
         if trouble is not None:
@@ -229,7 +171,7 @@ class LearningRateControl:
                 state = replace(state, failed=True)
                 return self._change(state, observation, factor, "take_back_rate", reason)
             factor = max(self.lowest, state.factor * share)
-            large = _thrown(observation) or observation.saved_by_clipping
+            large = thrown(observation) or observation.saved_by_clipping
             wait = self.cool_down * (1 if large else 2 ** max(0, state.cuts - 1))
             if state.since < wait or factor >= state.factor:
                 return replace(state, quiet=0, starved=0, looks=0), None
@@ -237,13 +179,13 @@ class LearningRateControl:
             return self._change(state, observation, factor, "lower_rate", reason)
         if 0 < observation.unclipped_ratio < math.inf:
             state = replace(state, ratio=observation.unclipped_ratio)
-        if not _calm(observation):
+        if not is_calm(observation):
             return state, None
         if state.unchecked:
             state = replace(state, unchecked=False)
             # Units that are lost get no gradient, however large the rate.
             if (
-                0 < observation.update_ratio < _MUCH * observation.right_ratio(self.aim)
+                0 < observation.update_ratio < MUCH * observation.right_ratio(self.aim)
                 and not observation.lost
             ):
                 return self._correct(state, observation)
@@ -303,113 +245,6 @@ class LearningRateControl:
         reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
         return self._change(state, observation, factor, "restore_rate", reason)
 
-    def _seen(self, state: RateState, observation: Observation) -> RateState:
-        log, steps = observation.log, observation.steps_since(state.step)
-        base = log.rate / state.factor
-        rising = not base <= state.base * (1 + 1e-6)
-        judged = state.updates >= _CLIPPED_UPDATES
-        trend = state.trend.after(log.losses)
-        won = (trend.first - trend.recent) / abs(trend.first) if trend.first else math.nan
-        starved = (
-            state.raisable
-            and observation.learned is False
-            and observation.diagnosis is not None
-            and observation.diagnosis.verdict == observation.verdict == "healthy"
-            and max(observation.update_ratios, default=math.inf) < self.tiny
-            and won < 0.01
-            and 0 < base < math.inf
-            and not rising
-        )
-        ratio, low, still = observation.update_ratio, state.low, state.still + steps
-        if not trend.best > low - _DOWN * abs(low):
-            low, still = trend.best, 0
-        return replace(
-            state,
-            ratios=(*state.ratios, ratio)[-_KEPT:] if ratio == ratio else state.ratios,
-            low=low,
-            still=still,
-            trend=trend,
-            step=observation.step,
-            since=state.since + steps,
-            quiet=state.quiet + steps,
-            updates=len(log.norms) + (0 if judged else state.updates),
-            clipped=log.clipped + (0 if judged else state.clipped),
-            base=base,
-            starved=state.starved + steps if starved else 0,
-            looks=state.looks + 1 if starved else 0,
-        )
-
-    def _trouble(self, state: RateState, observation: Observation) -> tuple[float, str] | None:
-        """What to multiply the factor by, and why; None without trouble."""
-        trend, ratio = state.trend, observation.unclipped_ratio
-        if _thrown(observation):
-            # What the updates were before the trouble tells better by how much they are too
-            # large, unless that did not help.
-            known = ratio if math.isnan(state.ratio) or state.cuts else state.ratio
-            count = sum(value >= 1 for value in observation.update_ratios)
-            return self._share(known, observation), (
-                f"one update changed the weights of {count} layers by more than they are; "
-                f"the median change is {ratio:.2g} times the weights"
-            )
-        if observation.saved_by_clipping and math.isnan(state.ratio):
-            return self._share(ratio, observation), (
-                "had it not been clipped, one of the first updates would have been "
-                f"{ratio:.2g} times as large as the weights (median of the layers)"
-            )
-        if trend.diverged:
-            return self.cut, (
-                f"the loss diverges: it is {trend.recent:.3g}, after {trend.best:.3g} at best "
-                f"and {trend.first:.3g} at first"
-            )
-        if trend.oscillating and ratio > _LARGE:
-            return self.cut, (
-                f"the loss goes up and down from step to step, around {trend.recent:.3g}, "
-                f"and was {trend.first:.3g} at first"
-            )
-        most = state.updates >= _CLIPPED_UPDATES and 2 * state.clipped > state.updates
-        # Where they are small after it, clipping may be how this run is trained.
-        large = observation.update_ratio > observation.right_ratio(self.aim)
-        if most and large and not trend.recent < trend.first:
-            return self._share(ratio, observation), (
-                f"{state.clipped} of {state.updates} updates had to be clipped, are "
-                f"{observation.update_ratio:.2g} times the weights nevertheless (median of the "
-                "layers), and the loss is not falling"
-            )
-        return None
-
-    def _worse(self, state: RateState) -> tuple[float, str] | None:
-        """Whether the loss has risen since the factor was raised, while that is on probation."""
-        trend, level = state.trend, state.level
-        if not state.on_trial:
-            return None
-        most = max(level, trend.first)
-        if state.factor > 1:
-            most = level + 0.1 * abs(trend.first)
-        elif state.since >= self.cool_down:
-            # At first a larger rate may throw the loss up, and bring it further down then.
-            most = level
-        if not trend.recent > most:
-            return None
-        return 1.0, (
-            f"the loss rose from {level:.3g} to {trend.recent:.3g} after the rate had been raised"
-        )
-
-    def _unsettled(self, state: RateState) -> tuple[float, str] | None:
-        """Whether a run that was lowered before stays where it is, thrown about by its updates."""
-        if (state.raisable and not state.renewed) or state.still < 2 * self.cool_down:
-            return None
-        trend, ratio = state.trend, state.usual_ratio
-        apart = trend.fallen > PROGRESS and trend.recent > trend.best + _APART * abs(trend.best)
-        if ratio > self.aim or (apart and ratio > _STILL * self.aim):
-            return self.cut, (
-                f"the loss has not come down for {state.still} steps; it is {trend.recent:.3g}, "
-                f"after {trend.best:.3g} at best, with updates of {ratio:.2g} times the weights"
-            )
-        return None
-
-    def _share(self, ratio: float, observation: Observation) -> float:
-        return min(self.cut, max(observation.right_ratio(self.aim) / ratio, _LEAST))
-
     def _change(
         self, state: RateState, observation: Observation, factor: float, action: Action, reason: str
     ) -> tuple[RateState, Intervention]:
@@ -422,43 +257,13 @@ class LearningRateControl:
             after={"factor": factor, "learning_rate": state.base * factor},
         )
         state = replace(
-            _counted_anew(state),
+            counted_anew(state),
             factor=factor,
             # What was seen of the loss at the old rate does not count at the new one.
             trend=state.trend.restored(),
             raisable=state.raisable and not down,
-            unchecked=factor < _MUCH * state.factor,
+            unchecked=factor < MUCH * state.factor,
         )
         if down:
             state = replace(state, before=math.nan, level=math.nan)
         return state, intervention
-
-
-def _counted_anew(state: RateState) -> RateState:
-    return replace(
-        state,
-        since=0,
-        quiet=0,
-        updates=0,
-        clipped=0,
-        starved=0,
-        looks=0,
-        ratios=(),
-        low=math.inf,
-        still=0,
-    )
-
-
-def _thrown(observation: Observation) -> bool:
-    agreed = observation.diagnosis is not None and observation.diagnosis.decisive
-    return observation.thrown and (agreed or observation.verdict == "exploding")
-
-
-def _calm(observation: Observation) -> bool:
-    sick = ("exploding", "nonfinite")
-    return (
-        observation.diagnosis is not None
-        and observation.diagnosis.verdict not in sick
-        and observation.verdict not in sick
-        and observation.log.skipped == 0
-    )

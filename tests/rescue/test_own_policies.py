@@ -108,8 +108,8 @@ def test_a_rate_policy_of_ones_own_sets_the_rate(rollback: bool) -> None:
     model = net(rate=1e4)
     fit(model, monitor)
     done = [act.action for act in monitor.interventions]
-    assert "lower_rate" in done
-    assert ("roll_back" in done) == rollback
+    # The rollback acts first, and keeps a factor of its own: the policy leaves that to it.
+    assert done[0] == ("roll_back" if rollback else "lower_rate")
     # The rate of each recorded update was the optimizer's times the factor.
     layer = monitor.history[-1].reading.layers[-1]
     factor = layer.update_rms / layer.gradient_rms / 1e4
@@ -134,7 +134,9 @@ def test_what_a_policy_of_ones_own_knew_is_taken_up(
     known = [monitor._rescue.state()["policies"] for monitor in (first, second)]
     ((name, entry),) = known[0].items()
     if flag == "auto_lr":
-        assert known[1][name]["state"] == entry["state"] < 1
+        # The first step of the second fit may have halved it once more.
+        assert known[1][name]["state"] in (entry["state"], entry["state"] / 2)
+        assert entry["state"] < 0.1
     else:
         assert known[1][name]["state"][: len(entry["state"]) - 1] == entry["state"][1:]
 

@@ -25,8 +25,7 @@ from keras_vanish.capture.tensorflow.strategies import (
 )
 from keras_vanish.capture.tensorflow.tap import unwrapped
 from keras_vanish.capture.tensorflow.train_function import TrainFunction, clear_leftover
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, worst_of
-from keras_vanish.diagnosis.scores import worst
+from keras_vanish.diagnosis import Diagnosis, Verdict, worst, worst_of
 from keras_vanish.interventions import Intervention, LearningRateControl, Reinitialization, Rollback
 from keras_vanish.logs import file_system
 from keras_vanish.report.table import render

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, representative
+from keras_vanish.diagnosis import Diagnosis, representative
 from keras_vanish.interventions import Intervention
 
 NOTHING_RECORDED = (

@@ -20,7 +20,7 @@ from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.momentum import correct_momentum, momentum
 from keras_vanish.capture.tensorflow.snapshot import Snapshot
 from keras_vanish.capture.tensorflow.update import build
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict
+from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.interventions import (
     AdaptiveClipping,
     Decision,

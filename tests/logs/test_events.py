@@ -28,8 +28,8 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from tensorboard.plugins.text.text_plugin import TextPlugin
 from tensorboard.util.tensor_util import make_ndarray
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
-from keras_vanish.logs.events import EventWriter, Histograms, read, runs, verdict_of
+from keras_vanish.diagnosis import Diagnosis, diagnose, verdict_of
+from keras_vanish.logs.events import EventWriter, Histograms, read, runs
 from keras_vanish.logs.summaries import scalars
 from keras_vanish.logs.tfrecord import frame, records
 from keras_vanish.records.columns import ACTIVATION_COLUMNS, BINS

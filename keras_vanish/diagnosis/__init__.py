@@ -1,4 +1,4 @@
-"""From what was seen to findings, verdicts and words: pure functions, without any framework."""
+"""From records to findings, verdicts and words: pure functions that need no framework."""
 
 from keras_vanish.diagnosis.diagnose import diagnose, diagnoses
 from keras_vanish.diagnosis.diagnosis import Diagnosis

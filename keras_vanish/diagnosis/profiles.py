@@ -14,8 +14,8 @@ from keras_vanish.records.readings import ActivationReading, LayerReading, Recur
 #: The decay from the output to the input, in decades, at which a score is 0.5.
 CRITICAL_DECAY = 2.0
 
-#: A layer that one update changes by more than this share of its weights is opening:
-#: it began at or near zero, and what it holds back now it lets through soon.
+#: A layer that one update changes by more than this share of its weights is opening: it began at
+#: or near zero, holds back the gradient now, and lets it through soon.
 OPENING_RATIO = 0.1
 
 #: A layer with more exact zeros than this in its gradient has sparse inputs: it is a table of
@@ -50,7 +50,7 @@ def signal(layer: LayerReading) -> float:
 def weight_profile(layers: Sequence[LayerReading]) -> Profile:
     """The layers that tell something about depth, with log10 of their `signal`.
 
-    Layers without a gradient, with zeros only, and opening ones (`OPENING_RATIO`) do not.
+    Layers without a gradient, with zeros only, and opening ones (`OPENING_RATIO`) tell nothing.
     """
     signals = [(layer.name, signal(layer)) for layer in layers if not is_opening(layer)]
     return [(name, math.log10(value)) for name, value in signals if value > 0]
@@ -128,7 +128,7 @@ def growth_by(profile: Profile) -> float:
 def time_decay(recurrent: RecurrentReading) -> float:
     """The decades that dL/dh_t loses on its way from the last time step to the first.
 
-    `decay` over the time steps; what is too small for a float32 counts as 1e-45.
+    `decay` over the time steps; values too small for a float32 count as 1e-45.
 
     Returns:
         The decades, or NaN where fewer than two time steps tell.

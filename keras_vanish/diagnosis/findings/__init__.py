@@ -49,10 +49,10 @@ ORDER: tuple[tuple[Illness, ...], ...] = (
 #: All illnesses, mildest group first: the order in which components are shown.
 ILLNESSES: tuple[Illness, ...] = tuple(illness for group in ORDER[::-1] for illness in group)
 
-#: Those of them that have a component.
+#: The illnesses that have a component.
 SCORED: tuple[ScoredIllness, ...] = tuple(i for i in ILLNESSES if isinstance(i, ScoredIllness))
 
-#: What is said before the advice, whatever the verdict: each gives a sentence, or an empty one.
+#: Notes that precede the advice of every verdict. Each gives a sentence, or an empty string.
 NOTES: tuple[Callable[[Evidence], str], ...] = (float16.note,)
 
 

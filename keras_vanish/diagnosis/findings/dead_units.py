@@ -39,10 +39,10 @@ class DeadUnits(ScoredIllness):
 def by_dead_units(activations: Sequence[ActivationReading], probed: Probed | None) -> float:
     """1 where a layer of dead units cuts the network in two, else 0.
 
-    A layer cuts it where all units of a layer of the ReLU family are zero for every probed
-    sample, and no way leads around it: the gradient is exactly zero in all layers before it, or
-    the loss is the same whatever the input. The layers before it never learn again (Lu et al.,
-    "Dying ReLU and Initialization", 2020).
+    A layer of the ReLU family cuts it where all its units are zero for every probed sample, and
+    no way leads around it: the gradient is exactly zero in all layers before it, or the loss is
+    the same whatever the input. The layers before it never learn again (Lu et al., "Dying ReLU
+    and Initialization", 2020).
 
     Returns:
         0 or 1, or NaN where no unit was probed that can die.

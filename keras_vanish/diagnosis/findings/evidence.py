@@ -1,4 +1,4 @@
-"""What an illness is found from: one reading, and whether the run had learned anything by then."""
+"""The evidence for an illness: one reading, and whether the run had learned anything by then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_vanish.records.readings import (
 
 @dataclass(frozen=True)
 class Evidence:
-    """One reading, and what several illnesses need of it, each computed once.
+    """One reading, with the quantities that several illnesses need; each is computed once.
 
     Attributes:
         reading: The reading.

@@ -1,4 +1,4 @@
-"""What defines an illness: how it is measured, whom it blames, what is said and what to try."""
+"""The definition of an illness: how it is measured, whom it blames, its words and its advice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Illness(ABC):
         words: A sentence that says what happens.
         words_for_layers: A sentence that follows where there are layers to blame, with `{layers}`
             in the place of their names; empty where none are named.
-        advice: What to try, most useful first.
+        advice: Suggestions for the user, most useful first.
     """
 
     verdict: ClassVar[Verdict]
@@ -46,7 +46,7 @@ class Illness(ABC):
 
         Args:
             evidence: The reading.
-            components: What every `ScoredIllness` measured, by name.
+            components: The component of every `ScoredIllness`, by name.
         """
 
     @abstractmethod
@@ -58,11 +58,11 @@ class Illness(ABC):
         return False
 
     def labels(self, reading: Reading, blame: Sequence[str]) -> Sequence[str]:
-        """What the sentence calls each of the layers to blame."""
+        """The names by which the sentence calls the layers to blame."""
         return blame
 
     def sentence(self, reading: Reading, blame: Sequence[str]) -> str:
-        """What happens in plain words, with the layers to blame."""
+        """The illness in plain words, with the layers to blame."""
         if not blame or not self.words_for_layers:
             return self.words
         return f"{self.words} {named(self.words_for_layers, self.labels(reading, blame))}"

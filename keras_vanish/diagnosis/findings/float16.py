@@ -16,7 +16,7 @@ FLOAT16_SMALLEST = 2.0**-24
 # The histogram of a gradient counts a sample of at least so many entries.
 _SAMPLED = 1024
 
-# So many entries are expected where none is, before chance is ruled out.
+# Chance is ruled out once so many entries are expected where there are none.
 _MISSED = 20
 
 _WORDS = (
@@ -27,7 +27,7 @@ _WORDS = (
 
 
 def note(evidence: Evidence) -> str:
-    """What to try where float16 has rounded gradients to zero; empty where it has not."""
+    """A suggestion where float16 has rounded gradients to zero; empty where it has not."""
     cut = cut_by_float16(evidence.layers)
     return named(_WORDS, cut) if cut else ""
 

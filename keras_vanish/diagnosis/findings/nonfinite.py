@@ -11,9 +11,8 @@ from keras_vanish.diagnosis.findings.finding import Illness
 class Nonfinite(Illness):
     """Blames every layer whose gradient holds NaN or Inf.
 
-    The illnesses that know more about where it began come before this one: weights come first,
-    because all else follows from them; then what the probe saw on the way forward; then what it
-    saw on the way back.
+    Illnesses that know where it began come before this one: first weights, because all else
+    follows from them, then outputs on the way forward, then gradients on the way back.
     """
 
     verdict = "nonfinite"

@@ -1,4 +1,4 @@
-"""How layers are named in what is said to the user."""
+"""How messages to the user name layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def named(words: str, layers: Sequence[str]) -> str:
     """Puts the names of layers in the place of `{layers}`; of many layers it names the first.
 
     Args:
-        words: What is said.
+        words: The message.
         layers: The names. They may hold braces.
     """
     names = ", ".join(name[:LONGEST_NAME] for name in layers[:_MOST_NAMES])

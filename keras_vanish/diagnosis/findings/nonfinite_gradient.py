@@ -17,7 +17,7 @@ class NonfiniteGradient(Nonfinite):
 
     def holds(self, evidence: Evidence, components: Mapping[str, float]) -> bool:
         """Whether a gradient of training held some, and the probe saw some on the way back."""
-        return super().holds(evidence, components) and bool(self.blame(evidence))
+        return bool(self.blame(evidence)) and super().holds(evidence, components)
 
     def blame(self, evidence: Evidence) -> list[str]:
         """The last layer whose gradient holds some: it comes first in back-propagation."""

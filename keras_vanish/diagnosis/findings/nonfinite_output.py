@@ -17,7 +17,7 @@ class NonfiniteOutput(Nonfinite):
 
     def holds(self, evidence: Evidence, components: Mapping[str, float]) -> bool:
         """Whether a gradient of training held some, and the probe saw some in an output."""
-        return super().holds(evidence, components) and bool(self.blame(evidence))
+        return bool(self.blame(evidence)) and super().holds(evidence, components)
 
     def blame(self, evidence: Evidence) -> list[str]:
         """The first layer whose output holds some."""

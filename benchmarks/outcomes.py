@@ -17,7 +17,7 @@ import runs
 import tensorflow as tf
 
 import keras_vanish
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis
 
 Array = npt.NDArray[Any]
 

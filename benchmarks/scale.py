@@ -21,8 +21,7 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.statistics import statistics
-from keras_vanish.diagnosis.diagnosis import diagnose
-from keras_vanish.diagnosis.scores import Course
+from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.logs.events import EventWriter, Histograms
 from keras_vanish.records.columns import FLOATS
 from keras_vanish.records.layers import LayerInfo
@@ -70,7 +69,7 @@ def written(layers: int, with_histograms: bool) -> tuple[float, float]:
 
         def step() -> None:
             reading = from_rows(next(steps), time.time(), infos, floats, counts)
-            diagnosis = diagnose(reading, Course())
+            diagnosis = diagnose(reading, LearningProgress())
             writer.write(diagnosis, shown if with_histograms else None, "healthy", {})
 
         step()  # Metadata is written once.

@@ -14,9 +14,7 @@ import peers
 import runs
 from outcomes import Outcome, justified
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis
-from keras_vanish.diagnosis.scores import worst
-from keras_vanish.logs import events
+from keras_vanish.diagnosis import Diagnosis, verdicts, worst
 
 Array = npt.NDArray[Any]
 
@@ -114,10 +112,10 @@ def result_of(
     alarms: Mapping[str, Sequence[tuple[int, str]]],
 ) -> Result:
     """Joins our steadied verdicts, at each reading, with the alarms of the peers."""
-    verdicts = events.verdicts(history)
+    steady = verdicts(history)
     ours = [
         (diagnosis.step, "vanishing" if verdict == "vanishing" else "exploding")
-        for diagnosis, verdict in zip(history, verdicts)
+        for diagnosis, verdict in zip(history, steady)
         if verdict not in ("healthy", "unknown")
     ]
     return Result(
@@ -129,7 +127,7 @@ def result_of(
         alarms={OURS: ours, **alarms},
         vanishing=worst(*(diagnosis.vanishing_score for diagnosis in history)),
         exploding=worst(*(diagnosis.exploding_score for diagnosis in history)),
-        verdict=verdicts[-1],
+        verdict=steady[-1],
     )
 
 

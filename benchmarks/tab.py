@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.events import EventWriter
 from keras_vanish.records.columns import ACTIVATION_COLUMNS
 from keras_vanish.records.readings import COLUMNS, Probed, Reading

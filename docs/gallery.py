@@ -24,8 +24,7 @@ from keras import layers
 
 import keras_vanish
 from keras_vanish import Diagnosis, GradientMonitor
-from keras_vanish.diagnosis.diagnosis import representative
-from keras_vanish.logs.events import verdict_of
+from keras_vanish.diagnosis import representative, verdict_of
 from keras_vanish.records.quantities import QUANTITIES, matrix
 
 STEPS, BATCH = 300, 32

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis, verdict_of
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import read, runs, verdict_of
+from keras_vanish.logs.events import read, runs
 from keras_vanish.logs.interventions_log import read_interventions
 from keras_vanish.report import doctor
 from keras_vanish.report.table import render

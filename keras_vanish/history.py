@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, worst_of
+from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.logs import state
 from keras_vanish.records.captured import Captured

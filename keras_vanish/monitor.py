@@ -14,7 +14,7 @@ import keras
 
 from keras_vanish.capture import backend
 from keras_vanish.capture.backend import Installation, Plan
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict
+from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.history import History
 from keras_vanish.interventions import (
     AdaptiveClipping,

@@ -10,18 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_vanish.capture.backend import Recording
-from keras_vanish.diagnosis.diagnosis import (
+from keras_vanish.diagnosis import (
     AGREEING_READINGS,
     Diagnosis,
+    LearningProgress,
     Verdict,
     diagnose,
     steadied,
+    verdict_of,
 )
-from keras_vanish.diagnosis.scores import LearningProgress
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs import file_system
 from keras_vanish.logs import state as resume
-from keras_vanish.logs.events import RUN, EventWriter, Histograms, verdict_of
+from keras_vanish.logs.events import RUN, EventWriter, Histograms
 from keras_vanish.records.captured import Captured
 from keras_vanish.records.layers import layout
 from keras_vanish.records.readings import from_rows

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_vanish.capture.backend import Backend, Controls, Installation, Loop, Plan, Watched
-from keras_vanish.diagnosis import scores
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis, worst
 from keras_vanish.history import History
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.records.captured import Captured
@@ -111,8 +110,8 @@ class Session:
         """The last vanishing and exploding score; of several optimizers' the worst."""
         last = [run.last for run in self.runs.values() if run.last is not None]
         return (
-            scores.worst(*(diagnosis.vanishing_score for diagnosis in last)),
-            scores.worst(*(diagnosis.exploding_score for diagnosis in last)),
+            worst(*(diagnosis.vanishing_score for diagnosis in last)),
+            worst(*(diagnosis.exploding_score for diagnosis in last)),
         )
 
     # What the train function tells.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keras_vanish.cli import main
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.events import EventWriter
 from keras_vanish.records.readings import Reading
 from keras_vanish.report import doctor

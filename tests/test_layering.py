@@ -114,11 +114,11 @@ def test_no_two_rooms_import_each_other() -> None:
 @pytest.mark.parametrize(
     ("path", "code", "wrong"),
     [
-        ("capture/tensorflow/tap.py", "from keras_vanish.diagnosis import scores", ["diagnosis"]),
+        ("capture/tensorflow/tap.py", "from keras_vanish.diagnosis import profiles", ["diagnosis"]),
         ("records/readings.py", "def f():\n    from keras_vanish import Diagnosis", ["diagnosis"]),
         ("records/layers.py", "import tensorflow as tf", ["tensorflow"]),
-        ("diagnosis/scores.py", "import keras_vanish.logs.events as events", ["logs"]),
-        ("diagnosis/scores.py", "from keras.layers import Dense", ["keras"]),
+        ("diagnosis/profiles.py", "import keras_vanish.logs.events as events", ["logs"]),
+        ("diagnosis/profiles.py", "from keras.layers import Dense", ["keras"]),
         ("interventions/rollback.py", "from keras_vanish.rescue.rescue import Rescue", ["rescue"]),
         ("logs/file_system.py", "from keras_vanish.report.doctor import render", ["report"]),
         ("logs/events.py", "from keras_vanish import GradientMonitor", ["monitor"]),

@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 
 from keras_vanish import Diagnosis, GradientMonitor, read
 from keras_vanish.capture.tensorflow import installation
-from keras_vanish.diagnosis.scores import PATIENCE
+from keras_vanish.diagnosis.progress import PATIENCE
 from keras_vanish.logs.events import EventWriter
 
 L = keras.layers

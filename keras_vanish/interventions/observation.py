@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict
-from keras_vanish.diagnosis.scores import LEARNED_SHARE, learned_share
+from keras_vanish.diagnosis import Diagnosis, Verdict
+from keras_vanish.diagnosis.progress import LEARNED_SHARE, learned_share
 from keras_vanish.records.readings import StepLog
 
 #: Layers' updates over their gradients differ by less where the update goes along the gradient.

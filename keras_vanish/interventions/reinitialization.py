@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from keras_vanish.diagnosis import scores
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import THRESHOLD, Diagnosis, LearningProgress, worst
 from keras_vanish.diagnosis.loss_trend import LossTrend
-from keras_vanish.diagnosis.scores import THRESHOLD, LearningProgress
+from keras_vanish.diagnosis.profiles import activation_profile, growth_by
 from keras_vanish.interventions.checks import check_whole
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.interventions.observation import Observation
@@ -188,8 +187,8 @@ def _seen(state: ReinitializationState, observation: Observation) -> Reinitializ
 
 def _grown(diagnosis: Diagnosis) -> bool:
     """Whether gradients grow towards the input, in layers too that are thrown about."""
-    profile = scores.activation_profile((), diagnosis.reading.activations)
-    return scores.worst(scores.growth_by(profile), diagnosis.components["growth"]) >= THRESHOLD
+    profile = activation_profile((), diagnosis.reading.activations)
+    return worst(growth_by(profile), diagnosis.components["growth"]) >= THRESHOLD
 
 
 def _sick(state: ReinitializationState, observation: Observation) -> str:

@@ -19,13 +19,7 @@ from typing import Any
 from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 
-from keras_vanish.diagnosis.diagnosis import (
-    AGREEING_READINGS,
-    Diagnosis,
-    Verdict,
-    diagnoses,
-    steadied,
-)
+from keras_vanish.diagnosis import Diagnosis, diagnoses
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs import file_system
 from keras_vanish.logs import interventions_log as journal
@@ -46,8 +40,6 @@ __all__ = [
     "has_readings",
     "read",
     "runs",
-    "verdict_of",
-    "verdicts",
 ]
 
 #: The run's folder in the log directory. TensorBoard follows one live file a folder, so
@@ -250,20 +242,6 @@ def has_readings(directory: str) -> bool:
     if not file_system.exists(directory):
         return False
     return any(map(_is_ours, _event_files(directory, file_system.names(directory))))
-
-
-def verdict_of(history: Sequence[Diagnosis]) -> Verdict:
-    """The run's verdict after a history; `"unknown"` after none."""
-    return verdicts(history)[-1] if history else "unknown"
-
-
-def verdicts(history: Sequence[Diagnosis]) -> list[Verdict]:
-    """The run's verdict after each of its readings, oldest first: `steadied` over them."""
-    found: list[Verdict] = []
-    for end in range(1, len(history) + 1):
-        previous = found[-1] if found else "unknown"
-        found.append(steadied(previous, history[max(0, end - AGREEING_READINGS) : end]))
-    return found
 
 
 def _event_files(directory: str, names: Sequence[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
 from keras_vanish.interventions.saved_states import parsed
 from keras_vanish.logs import file_system

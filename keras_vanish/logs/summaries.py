@@ -24,7 +24,7 @@ from tensorboard.plugins.histogram import metadata as histogram_plugin
 from tensorboard.plugins.scalar import metadata as scalar_plugin
 from tensorboard.plugins.text import metadata as text_plugin
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.interventions import Intervention
 from keras_vanish.records.columns import ACTIVATION_COLUMNS, BINS, EXPONENT_BINS
 from keras_vanish.records.readings import COLUMNS, Probed, Reading

@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.text import Text
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, representative
+from keras_vanish.diagnosis import Diagnosis, Verdict, representative, verdicts
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import verdicts
 from keras_vanish.report.terminal import page
 from keras_vanish.report.timeline import timeline
 

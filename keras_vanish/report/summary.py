@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, worst_of
+from keras_vanish.diagnosis import Diagnosis, Verdict, worst_of
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.report.table import render
 

@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from keras_vanish.diagnosis.advice import LONGEST_NAME
-from keras_vanish.diagnosis.diagnosis import Diagnosis
+from keras_vanish.diagnosis import Diagnosis
+from keras_vanish.diagnosis.findings.words import LONGEST_NAME
 from keras_vanish.interventions import Intervention
 from keras_vanish.report.terminal import clean, page
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, representative
+from keras_vanish.diagnosis import Diagnosis, representative
 from keras_vanish.interventions import Intervention
 
 NOTHING_RECORDED = (
@@ -74,7 +74,7 @@ def page(
 
 
 def explaining(history: Sequence[Diagnosis], verdict: str) -> Diagnosis:
-    """The diagnosis whose blame and advice are shown: the spokesman's, or else the last."""
+    """The diagnosis whose blame and advice are shown: the representative's, or else the last."""
     return representative(history, verdict) or history[-1]
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis
-from keras_vanish.diagnosis.scores import THRESHOLD
+from keras_vanish.diagnosis import THRESHOLD, Diagnosis
 from keras_vanish.interventions import Intervention
 from keras_vanish.records.quantities import QUANTITIES, Matrix, matrix
 from keras_vanish.report.sparklines import BLOCKS, MISSING, NONFINITE, ZERO, heatmap, line, spans

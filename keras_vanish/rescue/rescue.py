@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_vanish.capture.backend import Controls
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict
+from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.interventions import (
     ClippingPolicy,
     Decision,

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from tensorboard.data.provider import TensorDatum
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, representative
-from keras_vanish.diagnosis.scores import THRESHOLD
+from keras_vanish.diagnosis import THRESHOLD, Diagnosis, Verdict, representative
 from keras_vanish.logs.summaries import utf8
 from keras_vanish.records.quantities import (
     QUANTITIES,

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from keras_vanish.diagnosis.diagnosis import (
+from keras_vanish.diagnosis import (
     AGREEING_READINGS,
     Diagnosis,
+    LearningProgress,
     Verdict,
     diagnose,
     steadied,
 )
-from keras_vanish.diagnosis.scores import LearningProgress
 from keras_vanish.records.readings import Reading
 
 # What is known of a reading when it is diagnosed; of the course, `diagnose` asks for this alone.
@@ -81,7 +81,7 @@ class Scoring:
         return self._known[key]
 
     def _verdict(self) -> Verdict:
-        """`events.verdict_of` the whole run, from its end: the last readings that settle it."""
+        """`verdict_of` the whole run, from its end: the last readings that settle it."""
         undecided = cast(Verdict, "")
         for end in range(len(self._readings), 0, -1):
             start = max(0, end - AGREEING_READINGS)

@@ -12,7 +12,7 @@ import pytest
 import scoring
 
 from keras_vanish import GradientMonitor
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 
 OURS = scoring.OURS
 

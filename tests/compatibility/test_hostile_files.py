@@ -23,7 +23,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 
 from keras_vanish.cli import main
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs.events import EventWriter, read
 from keras_vanish.logs.interventions_log import NAME, append

@@ -25,8 +25,8 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish import GradientMonitor, read
+from keras_vanish.diagnosis import verdict_of
 from keras_vanish.interventions import Intervention, Reinitialization, ZScoreClipping
-from keras_vanish.logs.events import verdict_of
 from keras_vanish.logs.interventions_log import append, read_interventions
 from keras_vanish.logs.state import NAME
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.diagnosis.diagnosis import Verdict, diagnose
+from keras_vanish.diagnosis import Verdict, diagnose
 from keras_vanish.interventions import Observation
 from keras_vanish.records.readings import Reading, StepLog
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +27,8 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from tensorboard.plugins.text.text_plugin import TextPlugin
 from tensorboard.util.tensor_util import make_ndarray
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
-from keras_vanish.logs.events import EventWriter, Histograms, read, runs, verdict_of
+from keras_vanish.diagnosis import Diagnosis, diagnose
+from keras_vanish.logs.events import EventWriter, Histograms, read, runs
 from keras_vanish.logs.summaries import scalars
 from keras_vanish.logs.tfrecord import frame, records
 from keras_vanish.records.columns import ACTIVATION_COLUMNS, BINS
@@ -451,26 +450,6 @@ def test_tensorboard_has_the_record(tmp_path: Path, make_reading: MakeReading) -
     assert [event.step for event in events] == [0, 2]
     np.testing.assert_array_equal(make_ndarray(events[0].tensor_proto), first.table)
     assert [event.step for event in accumulator.Tensors(by_names[3])] == [1]
-
-
-# The run's verdict
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([], "unknown"),
-        (["vanishing"], "unknown"),
-        (["vanishing"] * 2, "vanishing"),
-        (["healthy"] * 5 + ["vanishing"] * 2, "healthy"),
-        (["healthy"] * 5 + ["vanishing"] * 3, "vanishing"),
-        (["healthy", "nonfinite"], "nonfinite"),
-    ],
-)
-def test_verdict_of(make_reading: MakeReading, verdicts: list[Any], expected: str) -> None:
-    diagnosis = diagnose(make_reading())
-    history = [replace(diagnosis, verdict=verdict) for verdict in verdicts]
-    assert verdict_of(history) == expected
 
 
 # Imports

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_vanish.diagnosis.diagnosis import diagnose
-from keras_vanish.diagnosis.scores import LearningProgress
+from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.interventions import (
     Intervention,
     LearningRateControl,

@@ -11,7 +11,7 @@ from tensorboard import plugin_util
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
+from keras_vanish.diagnosis import Diagnosis, diagnose
 from keras_vanish.logs.summaries import (
     Histograms,
     StepEvents,

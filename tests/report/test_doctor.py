@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
+from keras_vanish.diagnosis import Diagnosis, diagnose, verdict_of
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import verdict_of
 from keras_vanish.records.readings import Probed, Reading
 from keras_vanish.report.doctor import course, findings, render
 from keras_vanish.report.terminal import NOTHING_RECORDED

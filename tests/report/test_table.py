@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_vanish.diagnosis.diagnosis import diagnose
-from keras_vanish.diagnosis.scores import PATIENCE, LearningProgress
+from keras_vanish.diagnosis import LearningProgress, diagnose
+from keras_vanish.diagnosis.progress import PATIENCE
 from keras_vanish.records.readings import Probed, Reading
 from keras_vanish.report.table import render
 

@@ -22,7 +22,7 @@ from tensorboard.data.provider import DataProvider
 from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs.events import EventWriter, Histograms
 from keras_vanish.records.readings import Reading

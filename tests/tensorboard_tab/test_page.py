@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs.events import Histograms
 from keras_vanish.records.columns import BINS

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.diagnosis.diagnosis import diagnoses
-from keras_vanish.logs.events import verdict_of
+from keras_vanish.diagnosis import diagnoses, verdict_of
 from keras_vanish.records.readings import Reading
 from keras_vanish.tensorboard_tab.scoring import Scoring
 

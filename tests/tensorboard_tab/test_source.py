@@ -13,7 +13,7 @@ from tensorboard.compat.proto import types_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.context import RequestContext
 
-from keras_vanish.diagnosis.diagnosis import diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs.events import EventWriter, Histograms, read
 from keras_vanish.logs.summaries import StepEvents

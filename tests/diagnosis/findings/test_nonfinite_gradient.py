@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
+
+
+@pytest.mark.smoke
+def test_the_first_gradient_on_the_way_back_is_to_blame(outcome: Outcome) -> None:
+    probed = {"gradient_nonfinite_count": [7, 7, 1, 0]}
+    seen = {"rms": [1.0] * 3, "seen": [1.0] * 4, "names": "abcd", "probed": probed}
+    assert outcome(**seen, nan_count=1.0) == ("nonfinite", "gradient", ("c",))
+    assert outcome(**seen, nan_count=0.0)[0] == "healthy"

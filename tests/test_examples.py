@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import keras_vanish
-from keras_vanish.logs.events import runs, verdict_of
+from keras_vanish.logs.events import verdict_of
+from keras_vanish.logs.run_folders import runs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -21,7 +21,9 @@ from keras_vanish.diagnosis.scores import (
     Profile,
     score_of_decay,
 )
-from keras_vanish.records.readings import ActivationReading, LayerReading, Reading, RecurrentReading
+from keras_vanish.records.activations import ActivationReading
+from keras_vanish.records.readings import LayerReading, Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite", "unknown"]
 

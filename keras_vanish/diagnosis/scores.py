@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from keras_vanish.records.readings import (
-    ActivationReading,
-    LayerReading,
-    Probed,
-    Reading,
-    RecurrentReading,
-)
+from keras_vanish.records.activations import ActivationReading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import LayerReading, Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 #: Scores at or above this are flagged.
 THRESHOLD = 0.5

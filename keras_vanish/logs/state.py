@@ -19,7 +19,8 @@ from keras_vanish.interventions import Intervention
 from keras_vanish.interventions.saved_states import parsed
 from keras_vanish.logs import file_system
 from keras_vanish.logs import interventions_log as journal
-from keras_vanish.logs.events import has_readings, read
+from keras_vanish.logs.events import read
+from keras_vanish.logs.run_folders import has_readings
 
 NAME = "state.json"
 VERSION = 1

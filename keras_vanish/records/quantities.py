@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Reading, RecurrentReading
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
+from keras_vanish.records.statistics import COLUMNS
 
 Matrix = npt.NDArray[np.float64]
 

@@ -35,7 +35,7 @@ from keras_vanish.interventions import (
     saved_states,
 )
 from keras_vanish.interventions.clipping import NormHistory
-from keras_vanish.records.readings import StepLog
+from keras_vanish.records.step_log import StepLog
 from keras_vanish.rescue.reinitialize.pretrained import pretrained
 from keras_vanish.rescue.reinitialize.reinitialize import reinitialize
 

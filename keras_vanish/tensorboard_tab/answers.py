@@ -14,7 +14,7 @@ from tensorboard.data.provider import TensorDatum
 
 from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict, representative
 from keras_vanish.diagnosis.scores import THRESHOLD
-from keras_vanish.logs.summaries import utf8
+from keras_vanish.logs.tags import utf8
 from keras_vanish.records.quantities import (
     QUANTITIES,
     Matrix,
@@ -24,7 +24,8 @@ from keras_vanish.records.quantities import (
     shown,
     through_time,
 )
-from keras_vanish.records.readings import HORIZON_SHARE, Reading
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import HORIZON_SHARE
 from keras_vanish.tensorboard_tab.source import StoredRun
 
 _MOST_TIME_STEPS = 400

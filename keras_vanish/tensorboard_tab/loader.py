@@ -6,7 +6,7 @@ import argparse
 
 from tensorboard.plugins import base_plugin
 
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 
 #: How many recorded steps TensorBoard keeps of a run; by default it would keep ten.
 SAMPLES = 2000

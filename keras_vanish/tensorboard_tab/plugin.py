@@ -15,7 +15,7 @@ from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 from keras_vanish.records.quantities import QUANTITIES, Quantity, shown
 from keras_vanish.tensorboard_tab import answers
 from keras_vanish.tensorboard_tab.scoring import Scoring

@@ -25,12 +25,15 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from keras_vanish.cli import main
 from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import EventWriter, read
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
 from keras_vanish.logs.interventions_log import NAME, append
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 from keras_vanish.logs.tfrecord import checksum, frame, records
 from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MIB = 2**20

@@ -22,7 +22,9 @@ from keras_vanish.diagnosis.diagnosis import (
 )
 from keras_vanish.diagnosis.scores import DECISIVE_UPDATE, PATIENCE, THRESHOLD, LearningProgress
 from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

@@ -35,7 +35,10 @@ from keras_vanish.diagnosis.scores import (
     weight_profile,
     worst,
 )
-from keras_vanish.records.readings import COLUMNS, Probed, Reading, RecurrentReading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

@@ -29,11 +29,16 @@ from tensorboard.plugins.text.text_plugin import TextPlugin
 from tensorboard.util.tensor_util import make_ndarray
 
 from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
-from keras_vanish.logs.events import EventWriter, Histograms, read, runs, verdict_of
-from keras_vanish.logs.summaries import scalars
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read, verdict_of
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.logs.run_folders import runs
+from keras_vanish.logs.scalars import scalars
 from keras_vanish.logs.tfrecord import frame, records
 from keras_vanish.records.columns import ACTIVATION_COLUMNS, BINS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")
@@ -496,7 +501,8 @@ def test_writing_does_not_need_tensorflow(tmp_path: Path, make_reading: MakeRead
     code = f"""
 import sys
 sys.modules["tensorflow"] = None
-from keras_vanish.logs.events import EventWriter, read
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
 (diagnosis,) = read({str(tmp_path / "a")!r})
 writer = EventWriter({str(tmp_path / "b")!r})
 writer.write(diagnosis, None, "healthy")

@@ -27,7 +27,7 @@ from keras_vanish.interventions.clipping import NormHistory
 from keras_vanish.interventions.learning_rate import RateState
 from keras_vanish.interventions.rollback import RollbackState
 from keras_vanish.interventions.saved_states import parsed, plain
-from keras_vanish.logs.events import EventWriter
+from keras_vanish.logs.event_writer import EventWriter
 from keras_vanish.logs.file_system import write_whole
 from keras_vanish.logs.interventions_log import append
 from keras_vanish.logs.state import NAME, State, begun, find

@@ -12,17 +12,15 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 
 from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
-from keras_vanish.logs.summaries import (
-    Histograms,
-    StepEvents,
-    histogram_rows,
-    labels,
-    markdown,
-    readings,
-    scalars,
-)
+from keras_vanish.logs.decoding import readings
+from keras_vanish.logs.histograms import Histograms, histogram_rows
+from keras_vanish.logs.markdown import markdown
+from keras_vanish.logs.scalars import scalars
+from keras_vanish.logs.step_events import StepEvents
+from keras_vanish.logs.tags import labels
 from keras_vanish.records.columns import BINS, ZERO_BIN
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")

@@ -12,19 +12,15 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from keras_vanish.records.activations import ActivationReading
 from keras_vanish.records.columns import ACTIVATION_COLUMNS, BINS, FLOATS, ZERO_BIN
+from keras_vanish.records.combining import combine
 from keras_vanish.records.layers import LayerInfo
-from keras_vanish.records.readings import (
-    COLUMNS,
-    ActivationReading,
-    LayerReading,
-    Probed,
-    Reading,
-    RecurrentReading,
-    Statistics,
-    combine,
-    from_rows,
-)
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import LayerReading, Reading
+from keras_vanish.records.recurrent import RecurrentReading
+from keras_vanish.records.rows import from_rows
+from keras_vanish.records.statistics import COLUMNS, Statistics
 
 Array = npt.NDArray[Any]
 MakeReading = Callable[..., Reading]

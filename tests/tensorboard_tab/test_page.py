@@ -16,7 +16,7 @@ import pytest
 
 from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import Histograms
+from keras_vanish.logs.histograms import Histograms
 from keras_vanish.records.columns import BINS
 
 Make = Callable[..., Any]

@@ -15,8 +15,10 @@ from tensorboard.context import RequestContext
 
 from keras_vanish.diagnosis.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import EventWriter, Histograms, read
-from keras_vanish.logs.summaries import StepEvents
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tfrecord import frame
 from keras_vanish.records.columns import BINS
 from keras_vanish.records.readings import Reading

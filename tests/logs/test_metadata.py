@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event
 
 from keras_vanish.diagnosis.diagnosis import Diagnosis, diagnose
 from keras_vanish.logs.decoding import readings
+from keras_vanish.logs.metadata import Description, described_by
 from keras_vanish.logs.step_events import StepEvents
+from keras_vanish.logs.tags import Kind, tag_of
+from keras_vanish.records.columns import ACTIVATION_COLUMNS, COLUMNS
 from keras_vanish.records.readings import Reading
 
 MakeReading = Callable[..., Reading]
@@ -33,7 +40,12 @@ def test_a_tag_stands_for_one_set_of_layers(make_reading: MakeReading) -> None:
         (b"\xff", "the metadata is not JSON"),
         (b"[]", "version None"),
         (b'{"version":2}', "version 2, this keras-vanish reads version 1"),
-        (b'{"version":1,"columns":["a"]}', "the columns ['a']"),
+        (b'{"version":1,"columns":["a"]}', "the names None and the units None"),
+        (b'{"version":1,"columns":[]}', "the columns [], not 1 to 1000 different names"),
+        (b'{"version":1,"columns":["a","a"]}', "the columns ['a', 'a']"),
+        (b'{"version":1,"columns":["a",1]}', "the columns ['a', 1]"),
+        (b'{"version":1,"columns":"ab"}', "the columns 'ab'"),
+        (b'{"version":1}', "the columns None"),
     ],
 )
 def test_metadata_of_another_kind(make_reading: MakeReading, content: bytes, message: str) -> None:
@@ -61,3 +73,50 @@ def test_metadata_that_contradicts_the_table(
     plugin.content = plugin.content.replace(old, new)
     with pytest.raises(ValueError, match=re.escape(message)):
         list(readings([event.SerializeToString()]))
+
+
+def test_too_many_columns(make_reading: MakeReading) -> None:
+    content = json.dumps({"version": 1, "columns": [f"c{n}" for n in range(1001)]}).encode()
+    with pytest.raises(ValueError, match="not 1 to 1000 different names"):
+        described_by("gradient_flow/0", content)
+
+
+def described(kind: Kind, columns: Sequence[str]) -> Description:
+    fields = {"version": 1, "columns": columns, "names": ["a", "b"], "units": [1, 2]}
+    return described_by(tag_of(kind, "0"), json.dumps(fields).encode())
+
+
+KINDS = [("record", COLUMNS), ("activations", ACTIVATION_COLUMNS)]
+
+
+@pytest.mark.parametrize(("kind", "columns"), KINDS)
+def test_a_table_of_this_version_stays_the_same_array(kind: Kind, columns: tuple[str, ...]) -> None:
+    table = np.ones([2, len(columns)])
+    assert described(kind, columns).arranged(table) is table
+
+
+@pytest.mark.parametrize(("kind", "columns"), KINDS)
+@given(data=st.data())
+def test_columns_in_any_order_some_missing_and_some_unknown(
+    kind: Kind, columns: tuple[str, ...], data: st.DataObject
+) -> None:
+    kept = data.draw(st.lists(st.sampled_from(columns), unique=True, min_size=1))
+    stored = data.draw(st.permutations([*kept, *data.draw(UNKNOWN)]))
+    table = np.arange(2.0 * len(stored)).reshape(2, -1)
+    found = described(kind, stored).arranged(table)
+    assert found.shape == (2, len(columns))
+    for place, name in enumerate(columns):
+        wanted = table[:, stored.index(name)] if name in kept else np.full(2, np.nan)
+        np.testing.assert_array_equal(found[:, place], wanted)
+
+
+UNKNOWN = st.lists(st.sampled_from(["hurst", "rank", "", "size_2"]), unique=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (2,), (2, 2), (0, 1), ()])
+@pytest.mark.parametrize(("kind", "columns"), KINDS)
+def test_a_table_of_other_columns_and_another_shape(
+    kind: Kind, columns: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="the record has .* and the shape"):
+        described(kind, columns[:1]).arranged(np.ones(shape))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from keras_vanish.records.statistics import COLUMNS, Statistics
+from keras_vanish.records.statistics import COLUMNS, RULES, SIGNED, Statistics
 
 StatisticsOf = Callable[..., Statistics]
 
@@ -38,3 +38,15 @@ def test_weights_are_nonfinite_only_where_they_were_seen(statistics_of: Statisti
         assert dataclasses.replace(one, weight_rms=lost).weights_nonfinite
     assert not MISSING.weights_nonfinite
     assert math.isnan(MISSING.weight_rms)
+
+
+def test_every_statistic_has_one_rule_and_one_source() -> None:
+    assert tuple(RULES) == COLUMNS
+    for name, rule in RULES.items():
+        sources = [source for source in (rule.moment, rule.column, rule.bins) if source]
+        # The size is known beforehand; the norm follows from RMS and size.
+        assert len(sources) == (0 if name in ("size", "gradient_norm") else 1), name
+
+
+def test_what_may_be_negative() -> None:
+    assert {"gradient_mean", "gradient_min", "gradient_max"} == SIGNED

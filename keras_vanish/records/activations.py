@@ -15,7 +15,7 @@ class ActivationReading:
     All numbers are floats. A number that is unknown or does not apply to the layer is NaN.
 
     Attributes:
-        name: What `model.summary()` calls the layer; `block/query` where it is nested.
+        name: The layer's name in `model.summary()`; `block/query` if it is nested.
         depth: Its place in the order of the forward pass; 0 is nearest to the input.
         size: How many numbers the output has for one sample.
         gradient_rms: RMS of the finite entries of the gradient of the loss, a mean over

@@ -21,7 +21,7 @@ class LayerReading(Statistics):
     """The statistics of one layer.
 
     Attributes:
-        name: What `model.summary()` calls the layer; `block/query` where it is nested.
+        name: The layer's name in `model.summary()`; `block/query` if it is nested.
         depth: Its place in the order in which data flows; 0 is nearest to the input.
         units: Width of its output.
     """

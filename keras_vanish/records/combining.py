@@ -17,14 +17,14 @@ from keras_vanish.records.bins import BINS
 from keras_vanish.records.statistics import COLUMNS, FLOATS, RULES, Combination, Statistics
 
 _Table = npt.NDArray[np.float64]
-_Places = slice | list[int]
+_Places = slice | npt.NDArray[np.intp]
 
 
 def _places(indices: list[int]) -> _Places:
     """Indices as a slice where they follow each other: NumPy then makes no copy."""
     if indices and indices == list(range(indices[0], indices[-1] + 1)):
         return slice(indices[0], indices[-1] + 1)
-    return indices
+    return np.array(indices, np.intp)
 
 
 def _ruled_by(*combinations: Combination) -> list[int]:
@@ -38,20 +38,21 @@ _RMS, _NORM = COLUMNS.index("gradient_rms"), COLUMNS.index("gradient_norm")
 _COUNTS, _SHARES = _places(_ruled_by("count")), _places(_ruled_by("share"))
 _MEANS = _places(_ruled_by("finite_mean"))
 _LOWS, _HIGHS = _places(_ruled_by("min")), _places(_ruled_by("max"))
-_NORMS, _ROOTS = _ruled_by("norm"), _ruled_by("rms")
+_NORMS = _places(_ruled_by("norm"))
 
 # All sums stand in one array: sizes, shares, counts, means. So do all roots of sums of squares:
 # the norm of the finite entries, norms, RMS.
 _FIRST_COUNT = 3 + len(_ruled_by("share"))
 _FIRST_MEAN = _FIRST_COUNT + len(_ruled_by("count"))
 _TERMS = _FIRST_MEAN + len(_ruled_by("finite_mean"))
-_SQUARED = [_NORM, *_NORMS, *_ROOTS]
-_FIRST_ROOT = 1 + len(_NORMS)
+_SQUARED = np.array([_NORM, *_ruled_by("norm", "rms")], np.intp)
+_ROOTS = _places(_ruled_by("norm", "rms"))
+_FIRST_ROOT = 1 + len(_ruled_by("norm"))
 
 # What a variable's row holds is copied, with its place there.
 _READ = [name for name in COLUMNS if RULES[name].moment or RULES[name].column]
-_COPIED = [COLUMNS.index(name) for name in _READ]
-_SOURCES = [FLOATS.index(RULES[name].moment or RULES[name].column) for name in _READ]
+_COPIED = _places([COLUMNS.index(name) for name in _READ])
+_SOURCES = _places([FLOATS.index(RULES[name].moment or RULES[name].column) for name in _READ])
 
 # For each bin of a histogram, whether it counts for all entries, and for each of the shares.
 _COUNTED = np.zeros([BINS, 1 + len(_ruled_by("share"))])
@@ -126,9 +127,10 @@ def combined(table: _Table, starts: npt.NDArray[np.int64]) -> _Table:
         nothing = unseen[:, np.newaxis]
         result = np.empty([len(starts), len(COLUMNS)])
         result[:, _SIZE] = np.where(total > 0, total, sums[:, 0])
-        result[:, _NORM] = roots[:, 0] + silent[:, 0]
-        result[:, _RMS] = result[:, _NORM] / np.sqrt(finite)
-        result[:, _SQUARED[1:]] = roots[:, 1:] + missing
+        norm = roots[:, 0] + silent[:, 0]
+        result[:, _NORM] = norm
+        np.divide(norm, np.sqrt(finite), result[:, _RMS])
+        result[:, _ROOTS] = roots[:, 1:] + missing
         result[:, _MEANS] = sums[:, _FIRST_MEAN:] / finite[:, np.newaxis]
         low = np.where(nothing, math.inf, table[:, _LOWS])
         result[:, _LOWS] = np.minimum.reduceat(low, starts) + silent
@@ -168,7 +170,7 @@ def _roots(
 ) -> _Table:
     """All roots of sums of squares of each run, in the order of `_SQUARED`."""
     lengths = np.diff(starts, append=len(table))
-    parts = table[:, _SQUARED]
+    parts = table.take(_SQUARED, 1)
     parts[unseen, 0] = 0.0
     parts[unknown, 1:] = 0.0
     # The largest is taken out, so that squares stay in range.

@@ -22,10 +22,11 @@ import tensorflow as tf
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.statistics import statistics
 from keras_vanish.diagnosis import LearningProgress, diagnose
-from keras_vanish.logs.events import EventWriter, Histograms
-from keras_vanish.records.columns import FLOATS
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.histograms import Histograms
 from keras_vanish.records.layers import LayerInfo
-from keras_vanish.records.readings import from_rows
+from keras_vanish.records.rows import from_rows
+from keras_vanish.records.statistics import FLOATS
 
 ROUNDS = 9
 

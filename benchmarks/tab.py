@@ -26,9 +26,11 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.logs.events import EventWriter
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 
 def reading(step: int, steps: int, layers: int) -> Reading:

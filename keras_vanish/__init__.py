@@ -10,17 +10,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_vanish.diagnosis.diagnosis import Diagnosis
+    from keras_vanish.diagnosis import Diagnosis
     from keras_vanish.logs.events import read
     from keras_vanish.monitor import GradientMonitor
-    from keras_vanish.records.readings import (
-        ActivationReading,
-        LayerReading,
-        Probed,
-        Reading,
-        RecurrentReading,
-        Statistics,
-    )
+    from keras_vanish.records.activations import ActivationReading
+    from keras_vanish.records.probed import Probed
+    from keras_vanish.records.readings import LayerReading, Reading
+    from keras_vanish.records.recurrent import RecurrentReading
+    from keras_vanish.records.statistics import Statistics
 
 __all__ = [
     "ActivationReading",
@@ -35,14 +32,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ActivationReading": "records.readings",
+    "ActivationReading": "records.activations",
     "Diagnosis": "diagnosis.diagnosis",
     "GradientMonitor": "monitor",
     "LayerReading": "records.readings",
-    "Probed": "records.readings",
+    "Probed": "records.probed",
     "Reading": "records.readings",
-    "RecurrentReading": "records.readings",
-    "Statistics": "records.readings",
+    "RecurrentReading": "records.recurrent",
+    "Statistics": "records.statistics",
     "read": "logs.events",
 }
 

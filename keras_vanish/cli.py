@@ -15,8 +15,9 @@ from typing import Any
 
 from keras_vanish.diagnosis import Diagnosis, verdict_of
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import read, runs
+from keras_vanish.logs.events import read
 from keras_vanish.logs.interventions_log import read_interventions
+from keras_vanish.logs.run_folders import runs
 from keras_vanish.report import doctor
 from keras_vanish.report.table import render
 from keras_vanish.report.terminal import stand_in

@@ -22,10 +22,12 @@ from keras_vanish.diagnosis import (
 from keras_vanish.interventions import Intervention
 from keras_vanish.logs import file_system
 from keras_vanish.logs import state as resume
-from keras_vanish.logs.events import RUN, EventWriter, Histograms
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.logs.run_folders import RUN
 from keras_vanish.records.captured import Captured
 from keras_vanish.records.layers import layout
-from keras_vanish.records.readings import from_rows
+from keras_vanish.records.rows import from_rows
 
 
 class Run:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.

@@ -12,7 +12,7 @@ import pytest
 
 from keras_vanish.cli import main
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.logs.events import EventWriter
+from keras_vanish.logs.event_writer import EventWriter
 from keras_vanish.records.readings import Reading
 from keras_vanish.report import doctor
 from keras_vanish.report.table import render

@@ -10,7 +10,7 @@ import pytest
 
 import keras_vanish
 from keras_vanish.diagnosis import verdict_of
-from keras_vanish.logs.events import runs
+from keras_vanish.logs.run_folders import runs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

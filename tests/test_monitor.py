@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 from keras_vanish import Diagnosis, GradientMonitor, read
 from keras_vanish.capture.tensorflow import installation
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.logs.events import EventWriter
+from keras_vanish.logs.event_writer import EventWriter
 
 L = keras.layers
 Array = npt.NDArray[Any]

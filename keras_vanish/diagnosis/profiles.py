@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from keras_vanish.records.readings import ActivationReading, LayerReading, RecurrentReading
+from keras_vanish.records.activations import ActivationReading
+from keras_vanish.records.readings import LayerReading
+from keras_vanish.records.recurrent import RecurrentReading
 
 #: The decay from the output to the input, in decades, at which a score is 0.5.
 CRITICAL_DECAY = 2.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 #: A run has learned something once looking at the input saves this share of the loss.
 LEARNED_SHARE = 0.05

@@ -8,7 +8,7 @@ from statistics import median
 
 from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, learned_share
-from keras_vanish.records.readings import StepLog
+from keras_vanish.records.step_log import StepLog
 
 #: Layers' updates over their gradients differ by less where the update goes along the gradient.
 _ALONG = 1.05

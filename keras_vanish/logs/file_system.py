@@ -1,7 +1,7 @@
-"""Folders and files of runs: local ones, and those of the file systems that TensorFlow knows.
+"""Folders and files of runs, local ones and remote ones.
 
-What is local is read with Python's own means. A path such as `gs://bucket/logs` or
-`ram://logs` is TensorFlow's, which is imported for it.
+Local files are read with Python's own means. A path such as `gs://bucket/logs` or `ram://logs`
+belongs to TensorFlow's file systems, and TensorFlow is imported for it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tensorboard.compat import tf
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a file system that is not the machine's own."""
+    """Whether a path names another file system than the machine's own."""
     return "://" in path
 
 
 def usable(log_dir: str | os.PathLike[str]) -> str:
-    """The path of a directory that may be made, as a string.
+    """Checks that a directory stands or can be made at a path; returns the path as a string.
 
     Raises:
-        ValueError: If a file stands there, or the path names no file system that is known.
+        ValueError: If a file stands there, or the path names an unknown file system.
     """
     path = os.fspath(log_dir)
     if isinstance(log_dir, PurePath) and _MANGLED.match(path):
@@ -57,7 +57,7 @@ _MANGLED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 def unused(prefix: str, after: int) -> tuple[int, str]:
-    """The first number above `after`, and the path of that number, where nothing stands yet."""
+    """The first number above `after` whose path is free, and that path."""
     for number in itertools.count(after + 1):
         path = f"{prefix}{number}"
         try:
@@ -71,7 +71,7 @@ def unused(prefix: str, after: int) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def os_errors(path: str) -> Iterator[None]:
-    """Within this context, what TensorFlow's file systems raise becomes an OSError."""
+    """Turns the errors of TensorFlow's file systems into an OSError."""
     if not is_remote(path):
         yield
         return
@@ -83,7 +83,7 @@ def os_errors(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """A file to read bytes from.
+    """Opens a file to read bytes from.
 
     Raises:
         OSError: If it cannot be read.
@@ -103,7 +103,7 @@ def exists(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file that can be read to its end: no folder, and no pipe.
+    """Whether a path is a file that can be read to its end: no folder and no pipe.
 
     Raises:
         OSError: If the file system does not tell.
@@ -115,7 +115,7 @@ def is_file(path: str) -> bool:
 
 
 def names(directory: str) -> list[str]:
-    """What a folder holds.
+    """The names of the files and folders in a folder.
 
     Raises:
         OSError: If it cannot be listed.
@@ -127,9 +127,9 @@ def names(directory: str) -> list[str]:
 
 
 def folders(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder from `top` on, with the names of its files.
+    """Yields each folder from `top` on, with the names of its files.
 
-    Links are followed, but no folder is given twice: links may lead in circles.
+    Links are followed. No folder comes twice, as links may lead in circles.
 
     Raises:
         OSError: If a file system other than the machine's own does not answer.
@@ -167,11 +167,11 @@ def _local_folders(top: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def append(path: str, data: bytes) -> None:
-    """Adds to the end of a file, which is made where there is none.
+    """Adds to the end of a file, and makes the file if there is none.
 
     Args:
         path: The file, in a folder that exists.
-        data: What is added.
+        data: The bytes to add.
 
     Raises:
         OSError: If it cannot be written.
@@ -191,14 +191,14 @@ def remove(path: str) -> None:
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Writes a file such that a reader, and a killed process, leaves the old or the new one.
+    """Replaces a file at once: a reader, or a crash, finds the old one or the new one.
 
     Args:
         path: The file, in a folder that exists.
-        data: All that it is to hold.
+        data: The whole content.
 
     Raises:
-        OSError: If it cannot be written; the old one is left.
+        OSError: If it cannot be written. The old file is left then.
     """
     new = f"{path}.new"
     if not is_remote(path):

@@ -1,4 +1,4 @@
-"""What was done to a run, as lines of JSON beside its event files."""
+"""The log of interventions: lines of JSON beside a run's event files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "interventions.jsonl"
 
 
 def append(directory: str, interventions: Sequence[Intervention]) -> None:
-    """Adds lines to the journal of a run.
+    """Adds interventions to the log of a run.
 
     Args:
         directory: The run's folder; it exists.
@@ -38,16 +38,16 @@ def append(directory: str, interventions: Sequence[Intervention]) -> None:
 
 
 def read_interventions(directory: str) -> list[Intervention]:
-    """What was done to a run, oldest first; nothing where there is no journal.
+    """Reads what was done to a run, oldest first; nothing if there is no log.
 
-    A last line without an end, which a killed process leaves, is passed over.
+    A killed process may leave a last line without an end. It is passed over.
 
     Args:
         directory: The run's folder.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If another line is not as this version writes it.
+        ValueError: If another line is no valid intervention.
     """
     path = os.path.join(directory, NAME)
     if not is_file(path):
@@ -56,7 +56,7 @@ def read_interventions(directory: str) -> list[Intervention]:
 
 
 def length(directory: str) -> int:
-    """How many lines the journal of a run has."""
+    """The number of lines in the log of a run."""
     path = os.path.join(directory, NAME)
     return _read(path).count(b"\n") if is_file(path) else 0
 

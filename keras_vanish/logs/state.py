@@ -1,7 +1,7 @@
-"""What a run needs that is taken up again: its history, and what its policies had learned.
+"""What a resumed run takes up: its history, and what its policies had learned.
 
-The history is in the event files. The rest is in a small file beside them, which is replaced as
-a whole: a killed process leaves the old one or the new one.
+The history is in the event files. The rest is in a small file beside them. That file is replaced
+as a whole, so a killed process leaves the old one or the new one.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from keras_vanish.interventions import Intervention
 from keras_vanish.interventions.saved_states import parsed
 from keras_vanish.logs import file_system
 from keras_vanish.logs import interventions_log as journal
-from keras_vanish.logs.events import has_readings, read
+from keras_vanish.logs.events import read
+from keras_vanish.logs.run_folders import has_readings
 
 NAME = "state.json"
 VERSION = 1
 
-#: No file of ours is longer, in bytes.
+# No file of ours is longer, in bytes.
 _LONGEST = 2**20
 
 
 @dataclass(frozen=True)
 class State:
-    """What stands in the file.
+    """The content of the file.
 
     Attributes:
-        since: When the run began, in seconds since 1970: older events are another run's.
-        earlier: How many lines of the journal are another run's.
-        policies: What the policies know, as `plain` makes it.
+        since: When the run began, in seconds since 1970. Older events belong to another run.
+        earlier: How many lines of the log of interventions belong to another run.
+        policies: What the policies know, as `saved_states.plain` makes it.
     """
 
     since: float
@@ -43,17 +44,17 @@ class State:
     policies: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """The content of the file."""
+        """The bytes of the file."""
         fields = {"version": VERSION, **vars(self)}
         return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
 class Past:
-    """A run that is taken up again.
+    """The past of a run that is resumed.
 
     Attributes:
-        state: Its state; where there is no file, of a run to which all belongs.
+        state: Its state. Without a file, everything in the folder belongs to the run.
         history: Its diagnoses, oldest first.
         interventions: What was done to it, oldest first.
     """
@@ -64,11 +65,11 @@ class Past:
 
 
 def find(directory: str, optimizer: str = "") -> Past | None:
-    """The run whose event files a folder holds; None where it holds none.
+    """Reads the past of the run in a folder; None if the folder holds no readings.
 
     Args:
         directory: The run's folder.
-        optimizer: What its diagnoses carry.
+        optimizer: The name of the optimizer, which its diagnoses carry.
 
     Raises:
         OSError: If a file cannot be read.
@@ -86,7 +87,7 @@ def find(directory: str, optimizer: str = "") -> Past | None:
 
 
 def begun(directory: str, now: float) -> State:
-    """The state of a run that begins in a folder.
+    """Makes the state of a run that begins in a folder.
 
     Args:
         directory: The run's folder, which need not exist.

@@ -15,7 +15,7 @@ import google_crc32c
 
 from keras_vanish.logs.file_system import opened
 
-#: Protocol buffers are no longer: a record that says it is longer is not read.
+#: No protocol buffer is longer, in bytes. A record that claims to be longer is not read.
 LONGEST = 2**31 - 1
 
 _CHUNK = 2**20
@@ -36,7 +36,7 @@ def frame(data: bytes) -> bytes:
 
 
 def records(path: str) -> Iterator[bytes]:
-    """The data of each record of a file; a truncated last record ends it silently.
+    """Yields the data of each record of a file; a truncated last record ends it silently.
 
     Raises:
         ValueError: If a checksum does not match, or a record is too long.
@@ -68,7 +68,7 @@ def _records(file: Any) -> Iterator[bytes]:
 
 
 def _read(file: Any, length: int) -> bytes:
-    """At most so many bytes; memory is only taken for those that are there."""
+    """At most so many bytes; only bytes that are there take memory."""
     parts = []
     while length > 0 and (part := file.read(min(length, _CHUNK))):
         parts.append(part)

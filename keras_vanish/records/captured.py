@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_vanish.records.layers import LayerInfo
-from keras_vanish.records.readings import Probed
+from keras_vanish.records.probed import Probed
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,45 +1,57 @@
-"""The layout of a variable's row of numbers; free of TensorFlow, so that readers can share it."""
+"""The layout of the rows that a backend fills and a log holds, and how to read them by name."""
 
 from __future__ import annotations
 
-#: Moments of a gradient, in the order in which they stand in a row.
-MOMENTS = ("rms", "mean", "min", "max", "nan_count", "inf_count")
+from collections.abc import Sequence
 
-#: All float columns of a row. `rms_after_clipping` is the RMS of the gradient as the
-#: optimizer's own clipping left it; `weight_rms` is taken before the update,
-#: `update_rms` from the weights before and after it.
-FLOATS = (*MOMENTS, "rms_after_clipping", "weight_rms", "update_rms")
+import numpy as np
+import numpy.typing as npt
 
-#: A histogram counts entries by binary exponent: bin `e` holds the entries with
-#: `2**(e - 127) <= |x| < 2**(e - 126)`, as float32 stores them. Bin 0 holds
-#: subnormal numbers, bin 255 NaN and Inf, and the bin after it exact zeros.
-EXPONENT_BINS = 256
-ZERO_BIN = 256
-BINS = EXPONENT_BINS + 1
-
-#: float16 rounds a number to zero when it is at most half its smallest subnormal,
-#: 2**-24 (IEEE 754-2019, binary16): every exponent bin below this one.
-FLOAT16_FIRST_BIN = 127 - 25
-
-#: bfloat16 has the exponents of float32 (Kalamkar et al., "A Study of BFLOAT16 for
-#: Deep Learning Training", 2019); what is below the smallest normal number, 2**-126,
-#: is flushed to zero by the hardware that computes in it.
-BFLOAT16_FIRST_BIN = 1
-
-#: What the probe measures of a layer's output, in the order of a row. A column that does
-#: not apply to a layer is NaN. `size` is the number of entries for one sample. Both RMS are
-#: over the finite entries. The gradient is that of the loss, a mean over the probed
-#: samples. `dead_fraction` is a share of units, `saturated_fraction` one of entries;
-#: `attention_entropy` lies in [0, 1].
-ACTIVATION_COLUMNS = (
-    "size",
-    "gradient_rms",
-    "gradient_nonfinite_count",
-    "output_rms",
-    "output_nonfinite_count",
-    "preactivation_mean",
-    "preactivation_std",
-    "dead_fraction",
-    "saturated_fraction",
-    "attention_entropy",
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.bins import (
+    BFLOAT16_FIRST_BIN,
+    BINS,
+    EXPONENT_BINS,
+    FLOAT16_FIRST_BIN,
+    ZERO_BIN,
 )
+from keras_vanish.records.statistics import COLUMNS, FLOATS, MOMENTS
+
+__all__ = [
+    "ACTIVATION_COLUMNS",
+    "BFLOAT16_FIRST_BIN",
+    "BINS",
+    "COLUMNS",
+    "EXPONENT_BINS",
+    "FLOAT16_FIRST_BIN",
+    "FLOATS",
+    "MOMENTS",
+    "ZERO_BIN",
+    "by_name",
+]
+
+
+def by_name(
+    table: npt.NDArray[np.float64], columns: Sequence[str], wanted: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Arranges the columns of a table that another version may have written.
+
+    Args:
+        table: Float64 array of shape `[rows, len(columns)]`.
+        columns: The name of each of its columns; no name occurs twice.
+        wanted: The columns of the result.
+
+    Returns:
+        Float64 array of shape `[rows, len(wanted)]`. A column that the table lacks is NaN.
+
+    Raises:
+        ValueError: If the table does not have one column a name.
+    """
+    if table.ndim != 2 or table.shape[1] != len(columns):
+        raise ValueError(f"the record has {len(columns)} columns and the shape {table.shape}")
+    place = {name: index for index, name in enumerate(columns)}
+    arranged = np.full((len(table), len(wanted)), np.nan)
+    for index, name in enumerate(wanted):
+        if name in place:
+            arranged[:, index] = table[:, place[name]]
+    return arranged

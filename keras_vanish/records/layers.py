@@ -1,4 +1,4 @@
-"""The layers of a model as readings have them, and which variables each of them owns."""
+"""The layers of a model as readings have them, and the variables that each of them owns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class LayerInfo:
     """A layer with its trained variables.
 
     Attributes:
-        name: What `model.summary()` calls it; `block/query` where it is nested.
+        name: Its name in `model.summary()`; `block/query` if it is nested.
         variables: The names of its variables, such as `kernel`.
-        indices: Where each of them stands in the list of trained variables.
-        sizes: The number of entries of each.
+        indices: The place of each variable in the list of trained variables.
+        sizes: The number of entries of each variable.
         units: Width of its output: the last axis of its largest variable.
     """
 
@@ -35,11 +35,11 @@ class Layout(NamedTuple):
 
     Attributes:
         layers: The name of each variable's layer.
-        variables: Its own name.
-        sizes: How many entries it has.
-        indices: Where it stands in the list of trained variables; int array of shape
-            `[variables]`.
-        starts: At which variable each layer begins; int array of shape `[layers]`.
+        variables: The own name of each variable.
+        sizes: The number of entries of each variable.
+        indices: The place of each variable in the list of trained variables; int64 array of
+            shape `[variables]`.
+        starts: The first variable of each layer; int64 array of shape `[layers]`.
     """
 
     layers: tuple[str, ...]
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def layout(layers: tuple[LayerInfo, ...]) -> Layout:
-    """How the variables of `layers` follow each other; kept, as it is asked for at each reading."""
+    """How the variables of `layers` follow each other; cached, since every reading needs it."""
     *starts, _ = itertools.accumulate((len(layer.indices) for layer in layers), initial=0)
     return Layout(
         layers=tuple(layer.name for layer in layers for _ in layer.variables),

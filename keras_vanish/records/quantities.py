@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Reading, RecurrentReading
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
+from keras_vanish.records.statistics import COLUMNS
 
 Matrix = npt.NDArray[np.float64]
 
@@ -20,12 +22,12 @@ class Quantity:
     """One number a layer.
 
     Attributes:
-        label: What the user reads.
-        scale: `"log"` where it is shown in powers of ten, `"share"` where it lies in [0, 1].
-        probed: Whether it belongs to a layer's output, as the probe saw it, and not to its
+        label: The name that the user reads.
+        scale: `"log"` if it is shown in powers of ten, `"share"` if it lies in [0, 1].
+        probed: Whether it is about a layer's output, which the probe saw, and not about its
             trained variables.
-        values: Of a reading, float64 of shape `[layers]`; NaN where missing, and infinite
-            where a gradient has NaN or infinite entries.
+        values: Gives the numbers of a reading, float64 of shape `[layers]`. They are NaN where
+            missing, and infinite where a gradient has NaN or infinite entries.
     """
 
     label: str
@@ -34,7 +36,7 @@ class Quantity:
     values: Callable[[Reading], Matrix]
 
     def names(self, reading: Reading) -> tuple[str, ...]:
-        """The layers that it tells something of; none without the probe that it needs."""
+        """The layers of a reading that have this quantity; none if it lacks the probe."""
         if not self.probed:
             return reading.names
         return () if reading.probed is None else reading.probed.names
@@ -77,7 +79,7 @@ QUANTITIES = {
 
 
 def merged(sequences: Sequence[Sequence[str]]) -> list[str]:
-    """The names of several sequences in one order, that of the last where they differ.
+    """Merges the names of several sequences in one order: that of the last where they differ.
 
     A name that occurs twice in a sequence stands once.
     """
@@ -96,15 +98,15 @@ def merged(sequences: Sequence[Sequence[str]]) -> list[str]:
 
 
 def matrix(readings: Sequence[Reading], quantity: Quantity) -> tuple[list[str], Matrix]:
-    """One quantity over the recorded steps.
+    """Arranges one quantity over the recorded steps.
 
     Args:
         readings: The steps, oldest first.
         quantity: What to show.
 
     Returns:
-        The layers, input side first, and a float64 array of shape `[layers, steps]`; NaN
-        where missing. Layers of which the probe never has anything to tell are left out.
+        The layers, input side first, and a float64 array of shape `[layers, steps]`, NaN where
+        missing. A layer for which the probe never has a number is left out.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, reading in enumerate(readings):
@@ -125,10 +127,10 @@ def matrix(readings: Sequence[Reading], quantity: Quantity) -> tuple[list[str], 
 
 
 def shown(readings: Sequence[Reading], columns: int) -> list[Reading]:
-    """At most `columns` readings for a picture with as many columns, evenly over the steps.
+    """Chooses at most `columns` readings for a picture with as many columns, evenly over the steps.
 
-    Each is one that was recorded: of several that fall on one column the first with NaN or
-    Inf, else the last. Means would show what was never there.
+    If several fall on one column, the first with NaN or Inf is chosen, or else the last. A mean
+    would show numbers that were never recorded.
     """
     if len(readings) <= columns:
         return list(readings)
@@ -151,17 +153,17 @@ def _spoilt(reading: Reading) -> bool:
 def through_time(
     readings: Sequence[Reading], layer: str, rows: int
 ) -> tuple[list[int], Matrix, list[float]]:
-    """How far back in time the gradient reaches in a recurrent layer, over recorded steps.
+    """Arranges how far back in time a recurrent layer's gradient reaches, over recorded steps.
 
     Args:
         readings: The steps, oldest first.
         layer: The recurrent layer.
-        rows: At most so many time steps are given, evenly over all.
+        rows: The largest number of time steps to give; they are chosen evenly.
 
     Returns:
-        How many time steps each row lies back from the last one; a float64 array of shape
-        `[rows, steps]`, the gradient's RMS there as a share of that at the last time step,
-        NaN where missing; and the horizon of each step, as in `RecurrentReading`.
+        How many time steps each row lies back from the last one; the gradient's RMS there as a
+        share of its RMS at the last time step, a float64 array of shape `[rows, steps]` with NaN
+        where missing; and the horizon at each step, as in `RecurrentReading`.
     """
     profiles: list[Any] = [
         () if reading.probed is None else reading.probed.profiles.get(layer, ())

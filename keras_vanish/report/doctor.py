@@ -1,4 +1,4 @@
-"""What ails a run, for a terminal and for scripts; no TensorFlow."""
+"""The illness of a run, for a terminal and for scripts; no TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from keras_vanish.report.timeline import timeline
 #: Verdicts for which the command's exit status is 1.
 ILL = ("vanishing", "exploding", "nonfinite")
 
-# Of a verdict that went to and fro, the last changes are told.
+# If a verdict went to and fro, only its last changes are named.
 _MOST_CHANGES = 6
 
 
 def course(history: Sequence[Diagnosis]) -> list[tuple[Verdict, int]]:
-    """The verdicts on a run one after the other, each with the step since which it holds.
+    """The verdicts on a run one after the other, each with the step from which on it holds.
 
-    A verdict follows readings that agree; it holds since the first of these.
+    A verdict follows from readings that agree. It holds from the first of them on.
     """
     found: list[tuple[Verdict, int]] = []
     for place, verdict in enumerate(verdicts(history)):
@@ -32,7 +32,7 @@ def course(history: Sequence[Diagnosis]) -> list[tuple[Verdict, int]]:
         while place > 0 and history[place - 1].verdict == verdict:
             place -= 1
         since = history[place].step
-        # A verdict of which nothing is left was passed before it could be known.
+        # A verdict without a step of its own had passed before it could be known.
         while found and found[-1][1] >= since:
             found.pop()
         if not found or found[-1][0] != verdict:
@@ -41,7 +41,7 @@ def course(history: Sequence[Diagnosis]) -> list[tuple[Verdict, int]]:
 
 
 def findings(history: Sequence[Diagnosis], interventions: Sequence[Intervention]) -> dict[str, Any]:
-    """What a script may want to know of a run, as JSON knows it: None for what is not known."""
+    """What a script may want to know about a run, as JSON has it; None where it is unknown."""
     if not history:
         return {"verdict": "unknown", "readings": 0}
     verdict, since = course(history)[-1]
@@ -72,14 +72,14 @@ def render(
     width: int | None = None,
     color: bool = False,
 ) -> str:
-    """The verdict and since when, a heatmap of the layers over the steps, and what to try.
+    """Renders the verdict, its history, a heatmap of the layers over the steps, and advice.
 
     Args:
         history: One diagnosis a recorded step, oldest first; may be empty.
         interventions: What was done to the run, oldest first.
         title: A heading, such as the run's name.
         width: Columns to fill; by default those of the terminal, or 80.
-        color: Whether to colour the text with ANSI codes. Nothing is told by colour alone.
+        color: Whether to colour the text with ANSI codes. Colour alone never carries a fact.
 
     Returns:
         Lines of text, each ended by a newline.

@@ -12,31 +12,31 @@ Array = npt.NDArray[np.float64]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-#: What stands for a cell that is no positive number.
+#: The characters for a cell that is no positive number.
 MISSING, ZERO, NONFINITE = "·", "0", "X"
 
 
 def spans(count: int, most: int) -> list[slice]:
-    """`count` places in order, in at most `most` groups of nearly the same size."""
+    """Divides `count` places into at most `most` groups of nearly the same size."""
     edges = np.linspace(0, count, min(count, most) + 1).astype(int).tolist()
     return [slice(first, last) for first, last in zip(edges, edges[1:])]
 
 
 def heatmap(values: Array, most_rows: int, most_columns: int) -> tuple[list[str], int]:
-    """Rows of blocks, each block a decade lower than the next one.
+    """Draws rows of blocks, each block a decade lower than the next one.
 
-    Where there is less room than there are numbers, a cell stands for several: for their
-    geometric mean; one that is not finite is never averaged away.
+    If there is less room than there are numbers, a cell stands for the geometric mean of several.
+    A number that is not finite is never averaged away.
 
     Args:
-        values: Float64 array of shape `[rows, columns]`: positive numbers, 0, infinity for
-            what is not finite, and NaN for what is missing.
+        values: Float64 array of shape `[rows, columns]`: positive numbers or 0. A
+            number that is not finite is given as infinity, a missing one as NaN.
         most_rows: How many lines may be used.
         most_columns: How many characters a line may have.
 
     Returns:
-        The lines, in the order of `values`, and log10 of where the full block begins: the
-        decade in which the largest cell lies.
+        The lines, in the order of `values`, and log10 of the number at which the full block
+        begins: the decade in which the largest cell lies.
     """
     rows, columns = (spans(n, most) for n, most in zip(values.shape, (most_rows, most_columns)))
     cells = [[_mean(values[row, column]) for column in columns] for row in rows]
@@ -64,12 +64,14 @@ def _block(cell: float, top: int) -> str:
 
 
 def line(values: Sequence[float], most: int, largest: float = 1.0) -> str:
-    """Numbers between 0 and `largest` as one line; each block is the largest of those it is for.
+    """Draws numbers between 0 and `largest` as one line.
+
+    Each block shows the largest of the numbers that it stands for.
 
     Args:
-        values: The numbers; NaN for what is missing.
+        values: The numbers; NaN where one is missing.
         most: How many characters the line may have.
-        largest: What the full block ends at.
+        largest: The number at which the full block ends.
     """
     array = np.array(values, np.float64)
     found = ""

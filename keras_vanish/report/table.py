@@ -32,7 +32,7 @@ def render(
     color: bool = False,
     interventions: Sequence[Intervention] = (),
 ) -> str:
-    """The verdict, the layers at the last recorded step, and the advice.
+    """Renders the verdict, the layers at the last recorded step, and the advice.
 
     Args:
         history: One diagnosis a recorded step, oldest first; may be empty.
@@ -125,7 +125,7 @@ def _figures(history: Sequence[Diagnosis]) -> str:
 
 
 def _probed(diagnosis: Diagnosis) -> Iterator[str]:
-    """What the probe adds: the components of the scores, and how far back in time it goes."""
+    """Lines from the probe: the components of the scores, and the horizon of recurrent layers."""
     if diagnosis.reading.probed is None:
         return
     known = [(n, score) for n, score in diagnosis.components.items() if not math.isnan(score)]
@@ -163,7 +163,7 @@ def _count(value: float) -> str:
 
 
 def _bar(value: float, largest: float) -> str:
-    """log10 of the value relative to the largest, as a bar that loses a cell a decade."""
+    """A bar for log10 of the value relative to the largest; it loses a cell a decade."""
     if math.isnan(value):
         return _MISSING
     if not math.isfinite(value) or not 0 < value <= largest:

@@ -1,4 +1,4 @@
-"""What the table and the doctor say of a run in the same words and the same order."""
+"""The page that the table and the doctor share: the same words in the same order."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def page(
     width: int | None,
     color: bool,
 ) -> str:
-    """The verdict, what `body` adds, what was done, and the advice.
+    """Renders the verdict, the body, what was done, and the advice.
 
     Args:
-        history: One diagnosis a recorded step, oldest first; may be empty: then that is said.
+        history: One diagnosis a recorded step, oldest first. If it is empty, the page says so.
         verdict: The run's verdict.
-        body: Given the columns there are, what stands below the verdict.
-        interventions: What was done to the run, oldest first; the last ones are shown.
+        body: Given the number of columns, yields the parts below the verdict.
+        interventions: What was done to the run, oldest first. Only the last ones are shown.
         title: A heading, such as the run's name.
         width: Columns to fill; by default those of the terminal, or 80.
         color: Whether to colour the text with ANSI codes.
@@ -74,7 +74,7 @@ def page(
 
 
 def explaining(history: Sequence[Diagnosis], verdict: str) -> Diagnosis:
-    """The diagnosis whose blame and advice are shown: the representative's, or else the last."""
+    """The diagnosis whose blame and advice are shown: the representative one, or else the last."""
     return representative(history, verdict) or history[-1]
 
 
@@ -91,18 +91,18 @@ def _console(buffer: io.StringIO, width: int | None, color: bool) -> Console:
 
 
 def clean(text: str) -> str:
-    """Without what cannot be printed: control characters in a name would reach the terminal."""
+    """The text without control characters, which would act on the terminal."""
     return "".join(c for c in text if c.isprintable())
 
 
 def stand_in(error: UnicodeError) -> tuple[str, int]:
-    """Handles what an encoding lacks: a likeness, or a question mark.
+    """Replaces a character that an encoding lacks by a similar one, or by a question mark.
 
     Args:
-        error: What `str.encode` met.
+        error: The error that `str.encode` raises.
 
     Returns:
-        What to encode instead, and where to go on, as `codecs.register_error` wants them.
+        The text to encode instead, and the place to go on, as `codecs.register_error` wants.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -111,7 +111,7 @@ def stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def _headline(history: Sequence[Diagnosis], verdict: str) -> Text:
-    """The run's verdict in words, and the last reading's where it differs."""
+    """The run's verdict in words, and the verdict of the last reading if it differs."""
     speaking, last = representative(history, verdict), history[-1]
     text = Text.assemble((verdict.capitalize(), f"bold {_STYLES.get(verdict, '')}"), ". ")
     if speaking is not None:
@@ -124,7 +124,7 @@ def _headline(history: Sequence[Diagnosis], verdict: str) -> Text:
 
 
 def _to_try(diagnosis: Diagnosis) -> Iterator[Text | Table]:
-    """The advice, under a heading; nothing where there is none."""
+    """The advice under a heading; nothing if there is none."""
     if diagnosis.advice:
         yield Text("\nWhat to try:", style="bold")
     for place, advice in enumerate(diagnosis.advice, 1):
@@ -134,7 +134,7 @@ def _to_try(diagnosis: Diagnosis) -> Iterator[Text | Table]:
 
 
 def _was_done(interventions: Sequence[Intervention]) -> Iterator[Text]:
-    """The last interventions, under a heading; nothing where there were none."""
+    """The last interventions under a heading; nothing if there were none."""
     if interventions:
         yield Text("\nWhat was done:", style="bold")
     if len(interventions) > _MOST_DONE:

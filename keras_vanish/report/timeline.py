@@ -1,7 +1,7 @@
 """A run as lines of blocks, one below the other.
 
-What stands in one column is one moment: the layers' gradients, the scores, the horizons and the
-interventions have the same steps in the same columns.
+Each column is one moment: the layers' gradients, the scores, the horizons and the interventions
+have the same steps in the same columns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def timeline(
     interventions: Sequence[Intervention],
     width: int,
 ) -> Iterator[Text]:
-    """The layers' gradients, the scores and the horizons, and where something was done.
+    """Draws the layers' gradients, the scores, the horizons and the interventions.
 
     Args:
         history: One diagnosis a recorded step, oldest first; at least one.
@@ -86,7 +86,7 @@ def timeline(
 def _acts(
     history: Sequence[Diagnosis], interventions: Sequence[Intervention], label: int, room: int
 ) -> Iterator[Text]:
-    """A line with a mark where something was done."""
+    """A line with a mark under each intervention."""
     if interventions:
         steps = [diagnosis.step for diagnosis in history]
         marks = ""
@@ -97,12 +97,15 @@ def _acts(
 
 
 def _row(text: str, style: str = "") -> Text:
-    """A line that is cut where the terminal is too narrow: wrapped, columns would not align."""
+    """A line that is cut if the terminal is too narrow: wrapping would misalign the columns."""
     return Text(text, style, no_wrap=True, overflow="crop")
 
 
 def _gradients(history: Sequence[Diagnosis]) -> Matrix:
-    """Gradient RMS by layer of the last reading and step; infinite where NaN or Inf was seen."""
+    """Gradient RMS, float64 of shape `[layers of the last reading, steps]`.
+
+    It is infinite where the gradient held NaN or Inf.
+    """
     readings = [diagnosis.reading for diagnosis in history]
     names, values = matrix(readings, QUANTITIES["gradient_rms"])
     row = {name: index for index, name in enumerate(names)}
@@ -114,7 +117,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _fitted(text: str, cells: int) -> str:
-    """Exactly as wide; of what is too long, the end is kept."""
+    """The text in exactly so many cells; a text that is too long keeps its end."""
     if cell_len(text) > cells:
         while cell_len(text) >= cells:
             text = text[1:]

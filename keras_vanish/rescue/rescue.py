@@ -18,7 +18,7 @@ from keras_vanish.interventions import (
     Reinitialization,
     Rollback,
 )
-from keras_vanish.records.readings import StepLog
+from keras_vanish.records.step_log import StepLog
 from keras_vanish.rescue.batches import TakenBatches
 from keras_vanish.rescue.clipping import Clipping
 from keras_vanish.rescue.good_states import GoodStates

@@ -1,4 +1,4 @@
-"""What the tab's page is told of a run: plain dictionaries, and framed arrays."""
+"""The answers that the tab's page gets about a run: plain dictionaries and framed arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from tensorboard.data.provider import TensorDatum
 
 from keras_vanish.diagnosis import THRESHOLD, Diagnosis, Verdict, representative
-from keras_vanish.logs.summaries import utf8
+from keras_vanish.logs.tags import utf8
 from keras_vanish.records.quantities import (
     QUANTITIES,
     Matrix,
@@ -23,7 +23,8 @@ from keras_vanish.records.quantities import (
     shown,
     through_time,
 )
-from keras_vanish.records.readings import HORIZON_SHARE, Reading
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import HORIZON_SHARE
 from keras_vanish.tensorboard_tab.source import StoredRun
 
 _MOST_TIME_STEPS = 400
@@ -32,7 +33,7 @@ _LOOKED_AT = 20
 
 
 def about(run: StoredRun) -> dict[str, Any]:
-    """What there is to see of a run."""
+    """Lists the quantities, recurrent layers and interventions that a run has to show."""
     some = shown(run.readings, _LOOKED_AT)
     return {
         "quantities": [
@@ -55,7 +56,7 @@ def about(run: StoredRun) -> dict[str, Any]:
 
 
 def heatmap(run: StoredRun, quantity: Quantity, columns: int) -> bytes:
-    """A framed array of one quantity: log10 of it where its scale is `"log"`."""
+    """One quantity as a framed array of layers by steps; its log10 if its scale is `"log"`."""
     readings = shown(run.readings, columns)
     names, values = matrix(readings, quantity)
     header: dict[str, Any] = {"names": names, "steps": [reading.step for reading in readings]}
@@ -64,7 +65,7 @@ def heatmap(run: StoredRun, quantity: Quantity, columns: int) -> bytes:
 
 
 def time_map(run: StoredRun, layer: str, columns: int) -> bytes:
-    """A framed array of how far back the gradient reaches: log10 of the share of the last."""
+    """How far back the gradient reaches, as a framed array of log10 of the share of the last."""
     readings = shown(run.readings, columns)
     back, values, horizons = through_time(readings, layer, _MOST_TIME_STEPS)
     header = {
@@ -84,12 +85,12 @@ def _logged(values: Matrix, quantity: Quantity) -> Matrix:
 
 
 def framed(header: dict[str, Any], values: Matrix) -> bytes:
-    """An array for the page.
+    """Packs an array for the page.
 
     Returns:
         The length of the header as four bytes, the header as JSON, padded with spaces to a
-        multiple of four bytes, and the array as float32, row by row; all little-endian. NaN
-        is what is missing, minus infinity the logarithm of zero.
+        multiple of four bytes, and the array as float32, row by row; all little-endian. A
+        missing number is NaN, and the logarithm of zero is minus infinity.
     """
     text = json.dumps({**header, "shape": values.shape}).encode()
     text += b" " * (-len(text) % 4)
@@ -97,12 +98,12 @@ def framed(header: dict[str, Any], values: Matrix) -> bytes:
 
 
 def scores(verdict: Verdict, diagnoses: Sequence[Diagnosis], complete: bool) -> dict[str, Any]:
-    """The scores over steps, the verdict in words, and whether these are all.
+    """The scores over steps and the verdict in words.
 
     Args:
         verdict: The run's verdict.
-        diagnoses: Those of its steps that were made so far.
-        complete: Whether these are all.
+        diagnoses: The diagnoses of its steps that were made so far, oldest first.
+        complete: Whether these are all of them.
     """
     sentences = [diagnosis.sentence() for diagnosis in diagnoses]
     distinct = {sentence: place for place, sentence in enumerate(dict.fromkeys(sentences))}
@@ -124,7 +125,7 @@ def scores(verdict: Verdict, diagnoses: Sequence[Diagnosis], complete: bool) -> 
 
 
 def curves(run: StoredRun, layer: str, columns: int) -> dict[str, Any]:
-    """All quantities of one layer over steps."""
+    """Every known quantity of one layer over steps."""
     readings = shown(run.readings, columns)
     found = []
     for name, quantity in QUANTITIES.items():
@@ -148,7 +149,7 @@ def _value(reading: Reading, quantity: Quantity, layer: str) -> float:
 
 
 def ridges(histograms: dict[str, list[TensorDatum]]) -> list[dict[str, Any]]:
-    """The histograms of a layer's variables, at steps evenly over the run."""
+    """The histograms of a layer's variables at some steps, evenly over the run."""
     return [
         {
             "variable": variable,
@@ -172,7 +173,10 @@ def _finite(bins: Matrix) -> Matrix:
 
 
 def table(run: StoredRun, quantity: Quantity) -> str:
-    """One quantity as CSV: a row a recorded step, a column a layer; empty where missing."""
+    """One quantity as CSV, with a row a recorded step and a column a layer.
+
+    A missing number is an empty cell.
+    """
     names, values = matrix(run.readings, quantity)
     text = io.StringIO()
     writer = csv.writer(text)
@@ -183,7 +187,7 @@ def table(run: StoredRun, quantity: Quantity) -> str:
 
 
 def _harmless(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """The name, such that no spreadsheet takes it for a formula."""
     # Before Python 3.11 the module csv does not write NUL.
     text = utf8(name).replace("\0", "\ufffd")
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text

@@ -1,4 +1,4 @@
-"""What TensorBoard finds through the entry point `tensorboard_plugins`."""
+"""The loader that TensorBoard finds through the entry point `tensorboard_plugins`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import argparse
 
 from tensorboard.plugins import base_plugin
 
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 
-#: How many recorded steps TensorBoard keeps of a run; by default it would keep ten.
+#: How many recorded steps of a run TensorBoard keeps; its own default is ten.
 SAMPLES = 2000
 
 
 class GradientFlowLoader(base_plugin.TBLoader):
-    """Loads the tab, and has TensorBoard keep enough of its data."""
+    """Loads the tab, and makes TensorBoard keep enough of its data."""
 
     def fix_flags(self, flags: argparse.Namespace) -> None:
-        """Raises the number of samples, unless the user's own flag names it."""
+        """Raises the number of samples, unless the user's own flag sets it."""
         samples = dict(getattr(flags, "samples_per_plugin", None) or {})
         samples.setdefault(PLUGIN, SAMPLES)
         flags.samples_per_plugin = samples
 
     def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin | None:
-        """The tab; None where TensorBoard runs without a data provider.
+        """Makes the tab; None if TensorBoard runs without a data provider.
 
         Args:
-            context: What TensorBoard gives to plugins.
+            context: The context that TensorBoard gives to plugins.
         """
         if context.data_provider is None:
             return None

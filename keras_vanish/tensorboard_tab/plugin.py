@@ -1,4 +1,4 @@
-"""The server's side of the tab: which address answers what."""
+"""The server's side of the tab: its addresses and who answers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 from keras_vanish.records.quantities import QUANTITIES, Quantity, shown
 from keras_vanish.tensorboard_tab import answers
 from keras_vanish.tensorboard_tab.scoring import Scoring
@@ -57,7 +57,8 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     """The tab "Gradient flow".
 
     Args:
-        context: What TensorBoard gives to plugins; its data provider is asked for all data.
+        context: The context that TensorBoard gives to plugins. All data comes from its data
+            provider.
     """
 
     plugin_name = PLUGIN
@@ -85,11 +86,11 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         }
 
     def is_active(self) -> bool:
-        """TensorBoard sees by itself whether there is data of `data_plugin_names`."""
+        """Always False: TensorBoard finds out by itself whether the plugin has data."""
         return False
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """The module that draws the page, and what the tab is called."""
+        """The module that draws the page, and the name of the tab."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Gradient flow")
 
     def _runs(self, request: werkzeug.Request) -> werkzeug.Response:

@@ -1,8 +1,8 @@
 """Diagnoses of a run's readings, made a few at a time.
 
-A reading of 500 layers takes 10 ms to diagnose, a run of 2,000 of them half a minute: too long
-to wait for. The newest are diagnosed first, for the verdict, then some all over the run, then
-those in between.
+A reading of 500 layers takes 10 ms to diagnose, so a run of 2,000 readings takes half a minute.
+Nobody should wait that long. The newest readings are diagnosed first, because the verdict needs
+them. Some all over the run come next, and the ones in between last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Key = tuple[int, float, bool | None]
 
 
 class Scoring:
-    """The diagnoses of one run; it may grow, or lose readings that TensorBoard drops."""
+    """The diagnoses of one run, which may grow or lose readings that TensorBoard drops."""
 
     def __init__(self) -> None:
         self._readings: Sequence[Reading] = ()
@@ -42,8 +42,9 @@ class Scoring:
 
         Args:
             readings: The run, oldest first.
-            shown: Those of them that are asked for, oldest first.
-            seconds: For how long to make more; those that the verdict needs are always made.
+            shown: The readings that are asked for, oldest first; part of `readings`.
+            seconds: For how long to diagnose. The readings that the verdict needs are always
+                diagnosed.
         """
         until = time.monotonic() + seconds
         with self._lock:

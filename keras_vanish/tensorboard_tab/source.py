@@ -1,7 +1,8 @@
-"""What TensorBoard holds of a run, as readings: all that the tab knows comes through here."""
+"""Readings from TensorBoard's data provider; the tab gets all of its data here."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import threading
@@ -17,21 +18,21 @@ from tensorboard.data.provider import DataProvider, RunTagFilter, TensorDatum, T
 from tensorboard.plugins.histogram import metadata as histogram_plugin
 
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.summaries import INTERVENTIONS, PLUGIN, described_by, labels, utf8
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.logs.metadata import Description, described_by
+from keras_vanish.logs.tags import INTERVENTIONS, PLUGIN, Kind, kind_of, labels, utf8
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 # The fast loader's answers must stay below 256 MiB.
 _MOST_BYTES = 220e6
 _MOST_SAMPLES = 100_000
 _CACHED_RUNS = 8
 
-# A row of the widest table, with what surrounds it.
-_ROW_BYTES = 8 * len(COLUMNS)
-
 # Values that were written in one event share both: step and time.
 _Moment = tuple[int, float]
 # What a tag's metadata says, and its values.
-_Series = tuple[Any, list[TensorDatum]]
+_Series = tuple[Description, list[TensorDatum]]
 # Experiment and run.
 _Key = tuple[str, str]
 
@@ -41,9 +42,9 @@ class StoredRun:
     """What TensorBoard holds of a run.
 
     Attributes:
-        revision: Changes when there is more.
-        readings: One a step, oldest first. Where a step was written twice, the later one.
-        interventions: What was done, oldest first.
+        revision: A text that changes when there is more.
+        readings: One a step, oldest first. If a step was written twice, the later one.
+        interventions: What was done to the run, oldest first.
     """
 
     revision: str
@@ -52,14 +53,14 @@ class StoredRun:
 
 
 class _Kept:
-    """The runs that were read last."""
+    """Keeps the runs that were read last."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[_Key, StoredRun] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, key: _Key, revision: str, read: Callable[[str], StoredRun]) -> StoredRun:
-        """A run that was read, if that is still how it is; else as it is read now."""
+        """The run as it was read before, or read anew if its revision has changed."""
         # Requests for one page come together: only the first reads.
         with self._lock:
             found = self._runs.get(key)
@@ -81,7 +82,7 @@ class Source:
 
     def __init__(self, provider: DataProvider) -> None:
         self._provider = provider
-        # Apart, so that nobody who needs little waits for somebody who needs all.
+        # Two, so that a request for little does not wait for a request for everything.
         self._plain = _Kept()
         self._whole = _Kept()
 
@@ -96,11 +97,11 @@ class Source:
         """One run as it is now; None if there is no such run.
 
         Args:
-            context: Of the request.
+            context: The context of the request.
             experiment: TensorBoard's name of the log directory.
             name: TensorBoard's name of the run.
-            probed: Whether it is asked for more than what each reading says of the weights'
-                gradients. That alone is there in half the time.
+            probed: Whether to read what the probe saw, and the interventions. Without them a run
+                is read in half the time.
         """
         listed = self._provider.list_tensors(
             context,
@@ -110,7 +111,7 @@ class Source:
         ).get(name)
         if listed is None:
             return None
-        records = {tag: series for tag, series in listed.items() if _kind(tag) == "record"}
+        records = {tag: series for tag, series in listed.items() if kind_of(tag) == "record"}
         others = {tag: series for tag, series in listed.items() if tag not in records}
 
         def read(tags: Mapping[str, TensorTimeSeries]) -> dict[str, _Series]:
@@ -138,15 +139,13 @@ class Source:
     ) -> Iterator[tuple[str, _Series]]:
         for tag, described in listed.items():
             try:
-                about = (
-                    None if tag == INTERVENTIONS else described_by(tag, described.plugin_content)
-                )
+                description = described_by(tag, described.plugin_content)
             except ValueError:
-                # Written by another version, or by something else.
+                # Another version wrote it, or something else did.
                 continue
-            names = about[0] if _kind(tag) == "record" and about else about
-            rows = len(names or ())
-            most = min(_MOST_SAMPLES, int(_MOST_BYTES / (_ROW_BYTES * max(1, rows))) + 1)
+            width = 8 * max(len(description.columns), len(COLUMNS))
+            rows = max(1, len(description.names))
+            most = min(_MOST_SAMPLES, int(_MOST_BYTES / (width * rows)) + 1)
             read = self._provider.read_tensors(
                 context,
                 experiment_id=experiment,
@@ -154,7 +153,7 @@ class Source:
                 downsample=most,
                 run_tag_filter=RunTagFilter(runs=[run], tags=[tag]),
             )
-            yield tag, (about, list(read.get(run, {}).get(tag, ())))
+            yield tag, (description, list(read.get(run, {}).get(tag, ())))
 
     def histograms(
         self, context: RequestContext, experiment: str, run: str, reading: Reading, layer: str
@@ -162,15 +161,15 @@ class Source:
         """The histograms of a layer's gradients over the steps that TensorBoard kept.
 
         Args:
-            context: Of the request.
+            context: The context of the request.
             experiment: TensorBoard's name of the log directory.
             run: TensorBoard's name of the run.
             reading: A reading that has the layer.
             layer: The layer's name.
 
         Returns:
-            By the variable's name, arrays of shape `[k, 3]`: rows of left edge, right edge
-            and count, over log10 of the magnitude.
+            Histograms by the variable's name, one a step. Each holds an array of shape `[k, 3]`:
+            rows of left edge, right edge and count, over log10 of the magnitude.
         """
         label = dict(zip(reading.names, labels(reading.names)))[layer]
         prefix = utf8(f"gradients/{label}/")
@@ -202,21 +201,16 @@ def _is_histogram(array: npt.NDArray[Any]) -> bool:
     return array.ndim == 2 and array.shape[1] == 3 and array.dtype.kind == "f"
 
 
-def _kind(tag: str) -> str:
-    """`"record"`, `"activations"`, `"profile"`, `"loss"` or `"interventions"`."""
-    parts = tag.split("/")
-    return parts[1] if len(parts) == 3 or tag == INTERVENTIONS else "record"
-
-
 def _plain(series: Mapping[str, _Series]) -> tuple[Reading, ...]:
-    """What the records say, without what the probe saw."""
+    """The readings that the records hold, without what the probe saw."""
     found: dict[_Moment, Reading] = {}
-    for (names, units), data in series.values():
+    for layers, data in series.values():
         for datum in data:
             try:
-                reading = Reading(datum.step, datum.wall_time, names, units, datum.numpy)
+                table = layers.arranged(datum.numpy)
+                reading = Reading(datum.step, datum.wall_time, layers.names, layers.units, table)
             except (TypeError, ValueError):
-                # Of another shape than this version writes.
+                # No version writes a table of this shape or type.
                 continue
             found[datum.step, datum.wall_time] = reading
     by_step = {step: found[step, wall_time] for step, wall_time in sorted(found)}
@@ -225,38 +219,42 @@ def _plain(series: Mapping[str, _Series]) -> tuple[Reading, ...]:
 
 def _probed(readings: Sequence[Reading], series: Mapping[str, _Series]) -> tuple[Reading, ...]:
     """The readings with what the probe saw at the same moments."""
-    seen: dict[_Moment, dict[str, Any]] = {}
+    seen: dict[_Moment, dict[Kind, tuple[Description, Any]]] = {}
     profiles: dict[_Moment, dict[str, Any]] = {}
-    for tag, (about, data) in series.items():
+    for description, data in series.values():
         for datum in data:
             moment = datum.step, datum.wall_time
-            if _kind(tag) == "profile":
-                profiles.setdefault(moment, {})[about] = datum.numpy
+            if description.kind == "profile":
+                profiles.setdefault(moment, {})[description.names[0]] = datum.numpy
             else:
-                seen.setdefault(moment, {})[_kind(tag)] = about, datum.numpy
+                seen.setdefault(moment, {})[description.kind] = description, datum.numpy
     found = []
     for reading in readings:
         moment = reading.step, reading.wall_time
         parts = seen.get(moment, {})
         if "activations" in parts:
-            names, table = parts["activations"]
             known = profiles.get(moment, {})
-            # Tags come in any order; data flows through the layers in this one.
-            ordered = {name: known[name] for name in [*names, *known] if name in known}
-            try:
-                loss, shuffled = parts.get("loss", (None, (math.nan, math.nan)))[1]
-                probed = Probed(float(loss), float(shuffled), names, table, ordered)
-                reading = replace(reading, probed=probed)
-            except (TypeError, ValueError):
-                # Of another shape than this version writes.
-                pass
+            # A part that no version writes is passed over.
+            with contextlib.suppress(TypeError, ValueError):
+                reading = replace(reading, probed=_probe(parts, known))
         found.append(reading)
     return tuple(found)
 
 
+def _probe(parts: Mapping[Kind, tuple[Description, Any]], profiles: Mapping[str, Any]) -> Probed:
+    """What the probe saw at one moment."""
+    description, table = parts["activations"]
+    names = description.names
+    # Tags come in any order; data flows through the layers in this one.
+    ordered = {name: profiles[name] for name in [*names, *profiles] if name in profiles}
+    loss, shuffled = parts["loss"][1] if "loss" in parts else (math.nan, math.nan)
+    return Probed(float(loss), float(shuffled), names, description.arranged(table), ordered)
+
+
 def _interventions(series: Mapping[str, _Series]) -> tuple[Intervention, ...]:
     found: dict[int, tuple[float, list[Intervention]]] = {}
-    for datum in series.get(INTERVENTIONS, (None, []))[1]:
+    _, data = series.get(INTERVENTIONS, (None, []))
+    for datum in data:
         lines = np.ravel(datum.numpy).tolist()
         try:
             done = [Intervention.from_json(line.decode("utf-8")) for line in lines]

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish import GradientMonitor
-from keras_vanish.records.readings import COLUMNS
+from keras_vanish.records.statistics import COLUMNS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")

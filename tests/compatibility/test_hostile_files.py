@@ -25,12 +25,15 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from keras_vanish.cli import main
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import EventWriter, read
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
 from keras_vanish.logs.interventions_log import NAME, append
-from keras_vanish.logs.summaries import PLUGIN
+from keras_vanish.logs.tags import PLUGIN
 from keras_vanish.logs.tfrecord import checksum, frame, records
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MIB = 2**20
@@ -240,11 +243,31 @@ def test_tensors_that_are_no_table(tmp_path: Path, tensor: TensorProto, said: st
         ({"version": [[[[1]]]]}, "the record has version [[[[1]]]]"),
         ({"columns": []}, "the record has the columns []"),
         ({"columns": ["a"] * 10**6}, "the record has the columns ['a', 'a'"),
+        ({"columns": ["size", "size"]}, "the record has the columns ['size', 'size']"),
+        ({"columns": [*COLUMNS, 1]}, "not 1 to 1000 different names"),
+        ({"columns": [f"c{n}" for n in range(10**5)]}, "not 1 to 1000 different names"),
+        ({"columns": [*COLUMNS, "more"]}, "the record has 15 columns and the shape (2, 14)"),
+        ({"columns": ["more"], "names": ["a"] * 5, "units": [1] * 5}, "5 names and the shape"),
     ],
 )
 def test_metadata_that_no_record_has(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     written(tmp_path, record_event(**fields))
     assert said in answered(tmp_path)
+
+
+@pytest.mark.parametrize("missing", COLUMNS)
+def test_any_column_may_be_missing(tmp_path: Path, missing: str) -> None:
+    columns = [name for name in COLUMNS if name != missing]
+    written(tmp_path, record_event(of_table(ONES[:, 1:]), columns=columns))
+    assert answered(tmp_path) == ""
+    (diagnosis,) = read(tmp_path)
+    assert np.isnan(getattr(diagnosis.reading.layers[0], missing))
+
+
+@pytest.mark.parametrize("columns", [["unknown"], ["size"], ["gradient_rms"]])
+def test_all_columns_but_one_may_be_missing(tmp_path: Path, columns: list[str]) -> None:
+    written(tmp_path, record_event(of_table(ONES[:, :1]), columns=columns))
+    assert answered(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
@@ -319,6 +342,9 @@ def events(draw: st.DrawFn) -> Event:
     }
     if draw(st.integers(0, 3)) == 0:
         fields[draw(st.sampled_from(sorted(fields)))] = draw(JSON)
+    if tag in tags and draw(st.booleans()):
+        known = st.lists(st.sampled_from([*tags[tag], "x", "y"]), unique=True)
+        fields["columns"] = tags[tag] = tuple(draw(known))
     wide = len(tags.get(tag, ()))
     shape = (rows, wide) if wide else (draw(st.integers(0, 4)),)
     values = draw(st.lists(TABLES, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))

@@ -309,7 +309,7 @@ def test_no_step_is_written_twice(tmp_path: Path) -> None:
 
 def written_steps(log_dir: Path) -> list[int]:
     """The steps of all event files, as they were written; each once, each above the one before."""
-    from keras_vanish.logs.summaries import readings
+    from keras_vanish.logs.decoding import readings
     from keras_vanish.logs.tfrecord import records
 
     files = sorted(

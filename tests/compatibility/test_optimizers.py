@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from keras_vanish import GradientMonitor, read
 from keras_vanish.capture.tensorflow.optimizers import optimizers_of
-from keras_vanish.logs.events import runs
+from keras_vanish.logs.run_folders import runs
 
 L = keras.layers
 Array = npt.NDArray[Any]

@@ -9,7 +9,8 @@ import pytest
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 
 @pytest.fixture(scope="session")

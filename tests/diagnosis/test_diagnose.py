@@ -21,8 +21,10 @@ from keras_vanish.diagnosis import (
 )
 from keras_vanish.diagnosis.findings import SCORED
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import COLUMNS, Probed, Reading
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

@@ -24,7 +24,10 @@ from keras_vanish.diagnosis.profiles import (
     vanishing_by,
     weight_profile,
 )
-from keras_vanish.records.readings import COLUMNS, Probed, Reading, RecurrentReading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
+from keras_vanish.records.statistics import COLUMNS
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

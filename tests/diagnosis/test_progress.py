@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, PATIENCE, LearningProgress, learned_share
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

@@ -10,7 +10,8 @@ import pytest
 
 from keras_vanish.diagnosis import Verdict, diagnose
 from keras_vanish.interventions import Observation
-from keras_vanish.records.readings import Reading, StepLog
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.step_log import StepLog
 
 
 @pytest.fixture(scope="session")

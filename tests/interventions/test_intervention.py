@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras_vanish.interventions import Intervention, Observation
 from keras_vanish.interventions.checks import check_number, check_whole
 from keras_vanish.interventions.intervention import Action
-from keras_vanish.records.readings import Probed
+from keras_vanish.records.probed import Probed
 
 MakeLook = Callable[..., Observation]
 

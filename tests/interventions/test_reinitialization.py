@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.interventions import Intervention, Observation, Reinitialization
-from keras_vanish.records.readings import Probed
+from keras_vanish.records.probed import Probed
 
 MakeLook = Callable[..., Observation]
 MakeProbed = Callable[..., Probed]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keras_vanish.diagnosis.loss_trend import NONFINITE
 from keras_vanish.interventions import Decision, Observation, Rollback
-from keras_vanish.records.readings import Probed
+from keras_vanish.records.probed import Probed
 
 MakeLook = Callable[..., Observation]
 

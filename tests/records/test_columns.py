@@ -1,39 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from keras_vanish.records.columns import (
-    BFLOAT16_FIRST_BIN,
-    BINS,
-    FLOAT16_FIRST_BIN,
-    FLOATS,
-    MOMENTS,
-    ZERO_BIN,
-)
-
-
-def _bounds(exponent_bin: int) -> tuple[float, float]:
-    """The smallest and the largest float32 in a bin."""
-    low = math.ldexp(1.0, exponent_bin - 127)
-    return low, float(np.nextafter(np.float32(2 * low), np.float32(0)))
-
-
-@pytest.mark.smoke
-def test_float16_rounds_exactly_the_bins_below_its_first_to_zero() -> None:
-    _, below = _bounds(FLOAT16_FIRST_BIN - 1)
-    _, inside = _bounds(FLOAT16_FIRST_BIN)
-    with np.errstate(under="ignore"):
-        assert np.float16(below) == 0
-        assert np.float16(inside) != 0
-
-
-def test_the_first_bfloat16_bin_starts_at_its_smallest_normal_number() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
-    low, _ = _bounds(BFLOAT16_FIRST_BIN)
-    assert low == float(ml_dtypes.finfo(ml_dtypes.bfloat16).smallest_normal)
+from keras_vanish.records.bins import BINS, ZERO_BIN
+from keras_vanish.records.columns import by_name
+from keras_vanish.records.statistics import FLOATS, MOMENTS
 
 
 @pytest.mark.smoke
@@ -41,3 +13,15 @@ def test_a_row_begins_with_the_moments() -> None:
     assert FLOATS[: len(MOMENTS)] == MOMENTS
     assert len(set(FLOATS)) == len(FLOATS)
     assert ZERO_BIN == BINS - 1
+
+
+def test_a_table_of_other_columns_is_arranged_by_name() -> None:
+    table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    found = by_name(table, ["c", "unknown", "a"], ["a", "b", "c"])
+    np.testing.assert_array_equal(found, [[3.0, np.nan, 1.0], [6.0, np.nan, 4.0]])
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3,), (), (1, 2, 3)])
+def test_a_table_has_one_column_a_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="the record has 3 columns and the shape"):
+        by_name(np.ones(shape), ["a", "b", "c"], ["a"])

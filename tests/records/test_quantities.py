@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_vanish.records.quantities import (
-    QUANTITIES,
-    matrix,
-    merged,
-    shown,
-    through_time,
-)
+from keras_vanish.records.quantities import QUANTITIES, matrix, merged, shown, through_time
 
 Make = Callable[..., Any]
 

@@ -13,7 +13,8 @@ from rich.cells import cell_len
 
 from keras_vanish.diagnosis import Diagnosis, diagnose, verdict_of
 from keras_vanish.interventions import Intervention
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 from keras_vanish.report.doctor import course, findings, render
 from keras_vanish.report.terminal import NOTHING_RECORDED
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 from keras_vanish.report.table import render
 
 MakeReading = Callable[..., Reading]

@@ -24,7 +24,8 @@ from werkzeug.test import Client
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import EventWriter, Histograms
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.histograms import Histograms
 from keras_vanish.records.readings import Reading
 from keras_vanish.tensorboard_tab.loader import GradientFlowLoader
 

@@ -16,8 +16,8 @@ import pytest
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import Histograms
-from keras_vanish.records.columns import BINS
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.records.bins import BINS
 
 Make = Callable[..., Any]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import Histograms
-from keras_vanish.records.columns import BINS
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.records.bins import BINS
 from keras_vanish.tensorboard_tab.plugin import FILES, GradientFlowPlugin
 
 Make = Callable[..., Any]

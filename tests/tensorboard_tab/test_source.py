@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from tensorboard.context import RequestContext
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.events import EventWriter, Histograms, read
-from keras_vanish.logs.summaries import StepEvents
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
+from keras_vanish.logs.histograms import Histograms
+from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tfrecord import frame
-from keras_vanish.records.columns import BINS
+from keras_vanish.records.bins import BINS
 from keras_vanish.records.readings import Reading
 from keras_vanish.tensorboard_tab.source import Source, StoredRun
 
@@ -176,3 +179,35 @@ def test_histograms_are_those_of_the_layer(
     found = source.histograms(RequestContext(), "", "gradients", reading, "a/b")
     assert list(found) == ["bias", "kernel"]
     assert found["bias"][0].numpy[:, 2].tolist() == [8]
+
+
+@pytest.mark.parametrize("prefix", ["gradient_flow/", "gradient_flow/activations/"])
+def test_columns_are_read_by_name(
+    tmp_path: Path, seen: Make, make_reading: Make, make_probed: Make, prefix: str
+) -> None:
+    """The last column missing, an unknown one in front, and all in another order."""
+    reading = make_reading(update_rms=0.25, probed=make_probed(attention_entropy=0.5))
+    event = StepEvents().event(diagnose(reading), None, "healthy")
+    value = next(v for v in event.summary.value if v.tag.startswith(prefix))
+    plugin, tensor = value.metadata.plugin_data, value.tensor
+    fields = json.loads(plugin.content)
+    fields["columns"] = ["from_the_future", *fields["columns"][-2::-1]]
+    plugin.content = json.dumps(fields).encode()
+    table = np.frombuffer(tensor.tensor_content, "<f8").reshape(3, -1)
+    table = np.insert(table[:, -2::-1], 0, -1.0, axis=1)
+    tensor.tensor_content = table.tobytes()
+    assert tensor.tensor_shape.dim[1].size == table.shape[1]
+    (tmp_path / "gradients").mkdir()
+    first = Event(file_version="brain.Event:2")
+    first.source_metadata.writer = "keras_vanish"
+    data = frame(first.SerializeToString()) + frame(event.SerializeToString())
+    (tmp_path / "gradients" / "events.out.tfevents.1.host.1.0").write_bytes(data)
+    (found,) = seen(tmp_path).readings
+    assert [found] == [diagnosis.reading for diagnosis in read(tmp_path)]
+    changed, whole = found.table, reading.table
+    if "activations" in prefix:
+        assert np.array_equal(changed, whole)
+        changed, whole = found.probed.table, reading.probed.table
+    assert np.isnan(changed[:, -1]).all()
+    assert not np.isnan(whole[:, -1]).any()
+    np.testing.assert_array_equal(changed[:, :-1], whole[:, :-1])

@@ -21,10 +21,11 @@ from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.tensorflow.strategies import reads_here
 from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
 from keras_vanish.capture.tensorflow.update import iterations_variable
+from keras_vanish.records.bins import BINS
 from keras_vanish.records.captured import Captured
-from keras_vanish.records.columns import BINS, FLOATS
 from keras_vanish.records.layers import LayerInfo
-from keras_vanish.records.readings import Probed
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.statistics import FLOATS
 
 
 class Capture:

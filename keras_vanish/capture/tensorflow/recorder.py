@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.statistics import sparse, statistics
 from keras_vanish.capture.tensorflow.variables import unmanaged, value_of
-from keras_vanish.records.columns import BINS, FLOATS
+from keras_vanish.records.bins import BINS
+from keras_vanish.records.statistics import FLOATS
 
 #: An update number that no run reaches: nothing is recorded until the host says so.
 NEVER = np.iinfo(np.int64).max

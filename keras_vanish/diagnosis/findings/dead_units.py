@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.finding import ScoredIllness
 from keras_vanish.diagnosis.progress import learned_share
-from keras_vanish.records.readings import ActivationReading, Probed
+from keras_vanish.records.activations import ActivationReading
+from keras_vanish.records.probed import Probed
 
 # Losses that differ by a smaller share than this are the same but for rounding.
 _SAME_LOSS = 1e-6

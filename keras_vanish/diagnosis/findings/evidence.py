@@ -7,12 +7,9 @@ from functools import cached_property
 
 from keras_vanish.diagnosis.profiles import Profile, activation_profile, weight_profile
 from keras_vanish.diagnosis.progress import LearningProgress
-from keras_vanish.records.readings import (
-    ActivationReading,
-    LayerReading,
-    Reading,
-    RecurrentReading,
-)
+from keras_vanish.records.activations import ActivationReading
+from keras_vanish.records.readings import LayerReading, Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.finding import THRESHOLD, ScoredIllness, worst
 from keras_vanish.diagnosis.findings.saturated import Saturated
 from keras_vanish.diagnosis.profiles import growth_by, overgrown, score_of_decay, time_decay
-from keras_vanish.records.readings import RecurrentReading
+from keras_vanish.records.recurrent import RecurrentReading
 
 
 class Growth(ScoredIllness):

@@ -8,7 +8,7 @@ from statistics import median
 
 from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.finding import THRESHOLD, ScoredIllness
-from keras_vanish.records.readings import ActivationReading
+from keras_vanish.records.activations import ActivationReading
 
 
 class Saturated(ScoredIllness):

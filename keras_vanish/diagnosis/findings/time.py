@@ -9,7 +9,8 @@ from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.finding import THRESHOLD, ScoredIllness, worst
 from keras_vanish.diagnosis.profiles import score_of_decay, time_decay
 from keras_vanish.diagnosis.progress import LearningProgress
-from keras_vanish.records.readings import Reading, RecurrentReading
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 
 class Time(ScoredIllness):

@@ -19,7 +19,7 @@ from keras_vanish import GradientMonitor, LayerReading, Reading
 from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.capture.tensorflow.capture import Capture
 from keras_vanish.capture.tensorflow.recorder import Recorder
-from keras_vanish.records.readings import Statistics
+from keras_vanish.records.statistics import Statistics
 
 L = keras.layers
 Array = npt.NDArray[Any]

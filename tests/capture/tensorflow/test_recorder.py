@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder
-from keras_vanish.records.columns import BINS, FLOATS
+from keras_vanish.records.bins import BINS
+from keras_vanish.records.statistics import FLOATS
 
 SHAPES = [(2, 3), (4,)]
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_vanish.capture.tensorflow.recorder import Recorder, Row
 from keras_vanish.capture.tensorflow.tap import tap, unwrapped
 from keras_vanish.capture.tensorflow.update import iterations_variable
-from keras_vanish.records.columns import FLOATS
+from keras_vanish.records.statistics import FLOATS
 
 Array = npt.NDArray[Any]
 

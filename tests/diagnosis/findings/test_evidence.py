@@ -7,7 +7,8 @@ import pytest
 from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.profiles import activation_profile, weight_profile
 from keras_vanish.diagnosis.progress import LearningProgress
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 
 @pytest.mark.smoke

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from keras_vanish.diagnosis import THRESHOLD, diagnose
 from keras_vanish.diagnosis.findings.growth import growth_by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
-from keras_vanish.records.readings import Probed, Reading, RecurrentReading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

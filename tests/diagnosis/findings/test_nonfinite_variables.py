@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.records.readings import Probed, Reading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

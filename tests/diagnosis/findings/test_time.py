@@ -13,7 +13,9 @@ from keras_vanish.diagnosis import LearningProgress, diagnose, diagnoses
 from keras_vanish.diagnosis.findings.time import by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, PATIENCE
-from keras_vanish.records.readings import Probed, Reading, RecurrentReading
+from keras_vanish.records.probed import Probed
+from keras_vanish.records.readings import Reading
+from keras_vanish.records.recurrent import RecurrentReading
 
 MakeReading = Callable[..., Reading]
 MakeProbed = Callable[..., Probed]

@@ -20,7 +20,7 @@ from keras_vanish.capture.tensorflow.activations import activations, recurrent
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput, intercepted
 from keras_vanish.capture.tensorflow.activations.side_effects import refuse_side_effects
 from keras_vanish.capture.tensorflow.graph.recompute import barred
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 # From version 3.8 on, Keras divides the loss by the number of replicas.
 _for_all_replicas = getattr(loss_module, "unscale_loss_for_distribution", lambda loss: loss)

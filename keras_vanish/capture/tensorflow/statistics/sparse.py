@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.statistics import statistics
-from keras_vanish.records.columns import ZERO_BIN
+from keras_vanish.records.bins import ZERO_BIN
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
-from keras_vanish.records.columns import BINS, ZERO_BIN
+from keras_vanish.records.bins import BINS, ZERO_BIN
 
 # A sum of squares of float32 below this is inexact: squares of entries under
 # about 1e-19 are no longer normal numbers.

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_vanish.capture.tensorflow.activations.activations import UNKNOWN, measures, table
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 
 def row(seen: LayerOutput, *gradients: Any) -> dict[str, float]:

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_vanish.capture.tensorflow.activations import health
 from keras_vanish.capture.tensorflow.activations.probe import Probe
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_vanish.capture.tensorflow.activations.probe import SAMPLES, Probe, Probed
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 RNG = np.random.default_rng(0)
 

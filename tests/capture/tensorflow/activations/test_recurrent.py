@@ -12,7 +12,7 @@ from keras import layers
 from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.capture.tensorflow.activations.recurrent import Through
 from keras_vanish.capture.tensorflow.activations.recurrent import profile as profile_of
-from keras_vanish.records.columns import ACTIVATION_COLUMNS
+from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 RNG = np.random.default_rng(0)
 

@@ -20,7 +20,8 @@ from tensorflow.python.framework import indexed_slices
 from keras_vanish import GradientMonitor
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.statistics import sparse, statistics
-from keras_vanish.records.columns import FLOATS, MOMENTS, ZERO_BIN
+from keras_vanish.records.bins import ZERO_BIN
+from keras_vanish.records.statistics import FLOATS, MOMENTS
 
 Array = npt.NDArray[Any]
 SHAPE = (6, 3)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_vanish.capture.tensorflow.statistics import statistics
-from keras_vanish.records.columns import BINS, MOMENTS, ZERO_BIN
+from keras_vanish.records.bins import BINS, ZERO_BIN
+from keras_vanish.records.statistics import MOMENTS
 
 MODES = ("eager", "graph", "xla")
 

@@ -45,14 +45,29 @@ def test_what_the_reference_names_can_be_imported(name: str) -> None:
 
 
 #: Of commit 1077044, the last before names moved: code that was written by it still runs.
-EARLIER_REFERENCE = """
-    GradientMonitor read Diagnosis Reading LayerReading reading.Statistics
-    reading.ActivationReading reading.RecurrentReading reading.Probed
-    interventions.AdaptiveClipping interventions.Decision interventions.Intervention
-    interventions.LearningRateControl interventions.Limits interventions.Look
-    interventions.LossTrend interventions.NormClipping interventions.PercentileClipping
-    interventions.Reinitialization interventions.Rollback interventions.ZScoreClipping
-""".split()
+EARLIER_REFERENCE = [
+    "GradientMonitor",
+    "read",
+    "Diagnosis",
+    "Reading",
+    "LayerReading",
+    "reading.Statistics",
+    "reading.ActivationReading",
+    "reading.RecurrentReading",
+    "reading.Probed",
+    "interventions.AdaptiveClipping",
+    "interventions.Decision",
+    "interventions.Intervention",
+    "interventions.LearningRateControl",
+    "interventions.Limits",
+    "interventions.Look",
+    "interventions.LossTrend",
+    "interventions.NormClipping",
+    "interventions.PercentileClipping",
+    "interventions.Reinitialization",
+    "interventions.Rollback",
+    "interventions.ZScoreClipping",
+]
 
 
 @pytest.mark.parametrize("name", EARLIER_REFERENCE)

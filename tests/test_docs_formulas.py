@@ -207,8 +207,8 @@ SAYS: list[tuple[str, str]] = [
     ),
     (
         "rescue",
-        f"above {word(1 + loss_trend.FAR, _TIMES)} its first level for {loss_trend.FAR_STEPS} steps, or "
-        f"more than half of its progress lost for {loss_trend.BACK_STEPS}",
+        f"above {word(1 + loss_trend.FAR, _TIMES)} its first level for {loss_trend.FAR_STEPS} "
+        f"steps, or more than half of its progress lost for {loss_trend.BACK_STEPS}",
     ),
     (
         "rescue",

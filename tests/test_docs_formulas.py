@@ -15,24 +15,25 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keras_vanish import GradientMonitor, Reading
+from keras_vanish import GradientMonitor, Reading, diagnosis
 from keras_vanish.capture.tensorflow.activations import health, probe
 from keras_vanish.capture.tensorflow.control import guard
+from keras_vanish.capture.tensorflow.installation import SHORT_RUN
 from keras_vanish.capture.tensorflow.statistics import statistics
-from keras_vanish.diagnosis import diagnosis, loss_trend, scores
+from keras_vanish.diagnosis import AGREEING_READINGS, diagnose, loss_trend, profiles, progress
+from keras_vanish.diagnosis.findings import finding, float16, time, update
 from keras_vanish.interventions import (
     LearningRateControl,
     Observation,
     Reinitialization,
     Rollback,
     ZScoreClipping,
-    learning_rate,
     observation,
     reinitialization,
-    rollback,
 )
-from keras_vanish.monitor import SHORT_RUN
-from keras_vanish.records import readings
+from keras_vanish.interventions.learning_rate import control, trouble
+from keras_vanish.interventions.rollback import trouble as rollback_trouble
+from keras_vanish.records import recurrent, step_log
 from keras_vanish.report import table, timeline
 from keras_vanish.rescue.reinitialize import kernels, recurrent_cells
 from keras_vanish.tensorboard_tab import loader, source
@@ -96,20 +97,20 @@ def default(name: str) -> Any:
 
 
 EVERY = default("update_freq")
-DECISIVE_RATIO = scores.DECISIVE_UPDATE / (1 - scores.DECISIVE_UPDATE)
+DECISIVE_RATIO = update.DECISIVE_UPDATE / (1 - update.DECISIVE_UPDATE)
 
 #: By page, what it says, with the figures that the code has.
 SAYS: list[tuple[str, str]] = [
     ("readme", f"by default it is taken at every {EVERY}th step"),
     (
         "readme",
-        f"{number(scores.THRESHOLD)}, where it is flagged, means that the first layers get "
-        f"{word(10**-scores.CRITICAL_DECAY)} of the largest gradient; each "
-        f"{word(scores.CRITICAL_DECAY)} decades more halve the distance to 1",
+        f"{number(finding.THRESHOLD)}, where it is flagged, means that the first layers get "
+        f"{word(10**-profiles.CRITICAL_DECAY)} of the largest gradient; each "
+        f"{word(profiles.CRITICAL_DECAY)} decades more halve the distance to 1",
     ),
-    ("readme", f"as long as no update reaches {word(scores.OPENING_RATIO)} of a layer's weights"),
+    ("readme", f"as long as no update reaches {word(profiles.OPENING_RATIO)} of a layer's weights"),
     ("readme", f"on at most {probe.SAMPLES} samples of the batch"),
-    ("readme", f"stays above {percent(readings.HORIZON_SHARE)} of its value there"),
+    ("readme", f"stays above {percent(recurrent.HORIZON_SHARE)} of its value there"),
     ("readme", f"a bar of {word(table._BAR_DECADES)} cells, one a decade"),
     (
         "readme",
@@ -118,43 +119,43 @@ SAYS: list[tuple[str, str]] = [
         f"spaced runs of {word(statistics._RUN)}, weight RMS and update ratio from about "
         f"{thousands(statistics._UPDATE_SAMPLE[0])} to {thousands(statistics._UPDATE_SAMPLE[1])}",
     ),
-    ("score", f"At {number(scores.THRESHOLD)} or more a score is flagged"),
-    ("score", f"A layer whose update ratio reaches {number(scores.OPENING_RATIO)}"),
-    ("score", f"more than {word(scores.SPARSE_FRACTION)} of the entries are zero (`SPARSE_"),
-    ("score", f"update ratio is {number(scores.OPENING_RATIO)} or more (`OPENING_RATIO`)"),
+    ("score", f"At {number(finding.THRESHOLD)} or more a score is flagged"),
+    ("score", f"A layer whose update ratio reaches {number(profiles.OPENING_RATIO)}"),
+    ("score", f"more than {word(profiles.SPARSE_FRACTION)} of the entries are zero (`SPARSE_"),
+    ("score", f"update ratio is {number(profiles.OPENING_RATIO)} or more (`OPENING_RATIO`)"),
     ("score", f"those of at most {probe.SAMPLES} samples"),
     (
         "score",
-        f"The {number(scores.CRITICAL_DECAY)} is `CRITICAL_DECAY`: a score of 0.5 says that the "
-        f"gradient at the input is {word(10**-scores.CRITICAL_DECAY)} of the largest",
+        f"The {number(profiles.CRITICAL_DECAY)} is `CRITICAL_DECAY`: a score of 0.5 says that the "
+        f"gradient at the input is {word(10**-profiles.CRITICAL_DECAY)} of the largest",
     ),
-    ("score", f"stays at {percent(readings.HORIZON_SHARE)} of its last value or more"),
-    ("score", f"reaches {percent(scores.LEARNED_SHARE)} (`LEARNED_SHARE`)"),
-    ("score", f"before there are {word(scores.PATIENCE)} readings (`PATIENCE`)"),
+    ("score", f"stays at {percent(recurrent.HORIZON_SHARE)} of its last value or more"),
+    ("score", f"reaches {percent(progress.LEARNED_SHARE)} (`LEARNED_SHARE`)"),
+    ("score", f"before there are {word(progress.PATIENCE)} readings (`PATIENCE`)"),
     ("score", f"the slope is less than {percent(health._FLAT)} of the steepest"),
-    ("score", f"whose signal is {word(scores.CRITICAL_DECAY)} decades or more below the largest"),
-    ("score", f"those {word(scores.CRITICAL_DECAY)} decades or more above the layer nearest"),
-    ("score", f"recurrent layers that lose {word(scores.CRITICAL_DECAY)} decades or more"),
-    ("score", f"when {word(diagnosis.AGREEING_READINGS)} readings in a row agree (two, where"),
+    ("score", f"whose signal is {word(profiles.CRITICAL_DECAY)} decades or more below the largest"),
+    ("score", f"those {word(profiles.CRITICAL_DECAY)} decades or more above the layer nearest"),
+    ("score", f"recurrent layers that lose {word(profiles.CRITICAL_DECAY)} decades or more"),
+    ("score", f"when {word(AGREEING_READINGS)} readings in a row agree (two, where"),
     (
         "score",
         f"an update of {word(DECISIVE_RATIO, _TIMES)} the weights "
-        f"(`update >= {number(scores.DECISIVE_UPDATE)}`)",
+        f"(`update >= {number(update.DECISIVE_UPDATE)}`)",
     ),
     ("pictures", f"or more layers than {timeline._MOST_ROWS},"),
-    ("pictures", f"stays above {percent(readings.HORIZON_SHARE)} of what it is at the last"),
-    ("pictures", f"are flagged at {number(scores.THRESHOLD)};"),
-    ("faq", f"more than {word(scores.SPARSE_FRACTION)} of the entries are exactly zero"),
+    ("pictures", f"stays above {percent(recurrent.HORIZON_SHARE)} of what it is at the last"),
+    ("pictures", f"are flagged at {number(finding.THRESHOLD)};"),
+    ("faq", f"more than {word(profiles.SPARSE_FRACTION)} of the entries are exactly zero"),
     ("faq", f"`epsilon` ({number(keras.optimizers.Adam().epsilon)} in Keras)"),
     ("faq", f"Every {EVERY}th step by some milliseconds"),
     ("cost", f"by default it is every {EVERY}th"),
     ("cost", f"has fewer than {SHORT_RUN} steps, all run as one function"),
     ("cost", f"runs the model once more on up to {probe.SAMPLES} samples"),
-    ("tab", f"From {number(scores.THRESHOLD)} on a reading is flagged"),
-    ("tab", f"at least {percent(readings.HORIZON_SHARE)} of that at the last step"),
+    ("tab", f"From {number(finding.THRESHOLD)} on a reading is flagged"),
+    ("tab", f"at least {percent(recurrent.HORIZON_SHARE)} of that at the last step"),
     ("tab", f"has it keep {number(loader.SAMPLES)} recorded steps a run"),
     ("tab", f"the last {word(source._CACHED_RUNS)} runs that were looked at"),
-    ("gallery", f"float16 knows nothing between 0 and {number(scores.FLOAT16_SMALLEST)}"),
+    ("gallery", f"float16 knows nothing between 0 and {number(float16.FLOAT16_SMALLEST)}"),
     (
         "rescue",
         f"reaches the norm of the weights{' ' if CLIPPING.reach == 1 else '?'}(`reach`): such a "
@@ -171,23 +172,23 @@ SAYS: list[tuple[str, str]] = [
         "rescue",
         f"it also {'halves' if RATE.cut == 0.5 else '?'} the factor where the run does not "
         f"settle: for {2 * RATE.cool_down} steps the loss has not come down by "
-        f"{percent(learning_rate._DOWN)}, while updates are above {number(RATE.aim)} of the "
-        f"weights, or the loss lies {word(learning_rate._APART)} above its best",
+        f"{percent(trouble._DOWN)}, while updates are above {number(RATE.aim)} of the "
+        f"weights, or the loss lies {word(trouble._APART)} above its best",
     ),
     (
         "rescue",
-        f"A lowered rate is {'doubled' if learning_rate._STEP == 2 else '?'} on trial, up to 1, "
+        f"A lowered rate is {'doubled' if control._STEP == 2 else '?'} on trial, up to 1, "
         f"after {RATE.cool_down} steps without trouble: where updates are usually below "
-        f"{number(learning_rate._SMALL * RATE.aim)} of the weights, the loss is within "
-        f"{word(learning_rate._AT_BEST)} of its best, and looking at the input saves less than "
-        f"{percent(learning_rate._DONE)} of it",
+        f"{number(control._SMALL * RATE.aim)} of the weights, the loss is within "
+        f"{word(control._AT_BEST)} of its best, and looking at the input saves less than "
+        f"{percent(control._DONE)} of it",
     ),
     ("rescue", f"Where the loss is not known, after {RATE.calm} steps"),
     ("rescue", f"A trial lasts {RATE.cool_down} steps"),
     (
         "rescue",
         f"the next trial comes after {RATE.calm} calm steps, and is of "
-        f"{learning_rate._SMALL_STEP:.1f} times the rate",
+        f"{control._SMALL_STEP:.1f} times the rate",
     ),
     (
         "rescue",
@@ -202,8 +203,8 @@ SAYS: list[tuple[str, str]] = [
     ),
     (
         "rescue",
-        f"where for {rollback._WORSE} steps gradients explode and the loss is "
-        f"{word(rollback._NEAR)} above its first level",
+        f"where for {rollback_trouble._WORSE} steps gradients explode and the loss is "
+        f"{word(rollback_trouble._NEAR)} above its first level",
     ),
     (
         "rescue",
@@ -217,13 +218,13 @@ SAYS: list[tuple[str, str]] = [
     ),
     (
         "rescue",
-        f"a cut to less than {word(learning_rate._MUCH)} is corrected once, at the next look, if "
+        f"a cut to less than {word(control.MUCH)} is corrected once, at the next look, if "
         f"updates are far below {number(RATE.aim)} of the weights then",
     ),
     ("rescue", f"After {word(ROLLBACK.attempts)} restorings in vain training is stopped"),
     (
         "rescue",
-        f"has not saved {percent(scores.LEARNED_SHARE)} of the loss in two readings that follow "
+        f"has not saved {percent(progress.LEARNED_SHARE)} of the loss in two readings that follow "
         "each other (`docs/score.md`, learned share) or, without the probe, the loss has not "
         f"fallen by {percent(reinitialization.BEGUN)}",
     ),
@@ -274,7 +275,8 @@ def test_the_constants_of_the_scores_have_the_values_that_the_table_gives() -> N
     section = TEXTS["score"].split("## Constants")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+)", section, re.M)
     assert len(rows) == section.count("\n| `") > 0
-    known = {**vars(scores), **vars(diagnosis)}
+    modules = (diagnosis, finding, profiles, progress, update, float16)
+    known = {name: value for module in modules for name, value in vars(module).items()}
     assert {name: float(value) for name, value in rows} == {name: known[name] for name, _ in rows}
 
 
@@ -285,7 +287,7 @@ def test_the_table_of_scores() -> None:
     )
     assert len(decades) == len(values) > 2
     for lost, score in zip(decades, values):
-        assert scores.score_of_decay(float(lost)) == pytest.approx(float(score), abs=0.00501)
+        assert profiles.score_of_decay(float(lost)) == pytest.approx(float(score), abs=0.00501)
 
 
 # Formulas. They are taken from the page as they stand there.
@@ -335,7 +337,7 @@ def test_each_formula_of_the_scores_is_tested() -> None:
 
 
 positive = st.floats(1e-12, 1e12)
-profiles = st.lists(st.floats(-12, 6), min_size=2, max_size=20)
+lists = st.lists(st.floats(-12, 6), min_size=2, max_size=20)
 
 
 @given(positive, st.integers(1, 10**6))
@@ -343,7 +345,7 @@ def test_signal_of_an_activation(
     make_reading: Callable[..., Reading], make_probed: Callable[..., Any], rms: float, size: int
 ) -> None:
     reading = make_reading(rms=[1.0], probed=make_probed(rms=[rms], size=float(size)))
-    ((_, signal),) = scores.activation_profile(reading.layers, reading.activations)
+    ((_, signal),) = profiles.activation_profile(reading.layers, reading.activations)
     formula = ACTIVATION_SIGNAL.split(" = ")[-1].replace("dL/dh[k]", "dh")
     assert 10**signal == pytest.approx(evaluated(formula, rms=lambda dh: dh, dh=rms, size=size))
 
@@ -353,11 +355,11 @@ def test_signal_of_weights(
     make_reading: Callable[..., Reading], rms: float, zero_fraction: float, units: int
 ) -> None:
     (layer,) = make_reading(rms=[rms], units=units, zero_fraction=zero_fraction).layers
-    sparse = zero_fraction > scores.SPARSE_FRACTION
+    sparse = zero_fraction > profiles.SPARSE_FRACTION
     formula = (SPARSE_SIGNAL if sparse else WEIGHT_SIGNAL).split(" = ")[1]
     names = ("gradient_rms", "gradient_norm", "zero_fraction", "units")
     expected = evaluated(formula, **{name: getattr(layer, name) for name in names})
-    assert scores.signal(layer) == pytest.approx(expected)
+    assert profiles.signal(layer) == pytest.approx(expected)
 
 
 def decay_of_the_page(p: list[float]) -> float:
@@ -367,41 +369,41 @@ def decay_of_the_page(p: list[float]) -> float:
     return min(evaluated(each, p=p, k=k, n=n) for k in range(evaluated(last, n=n) + 1))
 
 
-@given(profiles)
+@given(lists)
 def test_decay(p: list[float]) -> None:
-    assert scores.decay(p) == pytest.approx(decay_of_the_page(p))
+    assert profiles.decay(p) == pytest.approx(decay_of_the_page(p))
 
 
 @given(st.floats(0, 40))
 def test_score_of_decay(decay: float) -> None:
     expected = evaluated(SCORE.split(" = ")[1], decay=decay)
-    assert scores.score_of_decay(decay) == pytest.approx(expected)
+    assert profiles.score_of_decay(decay) == pytest.approx(expected)
 
 
-@given(profiles)
+@given(lists)
 def test_components_of_depth(p: list[float]) -> None:
     """`weights` and `activations` are a score of decay, and `growth` that of the reverse."""
     formula = found("score", r"`weights` and `activations` are `(.+?)` of the two")
     assert "`growth` is the same of the reversed profile" in PAGES["score"]
-    names = {"score_of_decay": scores.score_of_decay, "decay": decay_of_the_page}
+    names = {"score_of_decay": profiles.score_of_decay, "decay": decay_of_the_page}
     profile = [(f"layer_{k}", value) for k, value in enumerate(p)]
-    assert scores.vanishing_by(profile) == pytest.approx(evaluated(formula, p=p, **names))
-    assert scores.growth_by(profile) == pytest.approx(evaluated(formula, p=p[::-1], **names))
+    assert profiles.vanishing_by(profile) == pytest.approx(evaluated(formula, p=p, **names))
+    assert profiles.growth_by(profile) == pytest.approx(evaluated(formula, p=p[::-1], **names))
 
 
 @given(st.lists(st.floats(1e-60, 1e6), min_size=2, max_size=20))
 def test_component_of_time(rms: list[float]) -> None:
     formula = found("score", r"The component is `(.+?)` over the time steps")
     least = float(found("score", r"too small for a float32 counts as (\S+?)\. "))
-    course = scores.LearningProgress(count=scores.PATIENCE, share=0.0, best=0.0)
+    course = progress.LearningProgress(count=progress.PATIENCE, share=0.0, best=0.0)
     expected = evaluated(
         formula,
-        score_of_decay=scores.score_of_decay,
+        score_of_decay=profiles.score_of_decay,
         decay=decay_of_the_page,
         log10=lambda values: [math.log10(value) for value in values],
         rms=[max(value, least) for value in rms],
     )
-    found_by_code = scores.by_time({"lstm": readings.RecurrentReading(tuple(rms))}, course)
+    found_by_code = time.by_time({"lstm": recurrent.RecurrentReading(tuple(rms))}, course)
     assert found_by_code == pytest.approx(expected)
 
 
@@ -410,7 +412,7 @@ def test_learned_share(make_probed: Callable[..., Any], loss: float, shuffled_lo
     assume(abs(shuffled_loss) > 1e-6)
     expected = evaluated(SHARE.split(" = ")[1], loss=loss, shuffled_loss=shuffled_loss)
     probed = make_probed(loss=loss, shuffled_loss=shuffled_loss)
-    assert scores.learned_share(probed) == pytest.approx(expected)
+    assert progress.learned_share(probed) == pytest.approx(expected)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=9))
@@ -418,7 +420,7 @@ def test_component_of_the_update(make_reading: Callable[..., Reading], ratios: l
     formula = found("score", r"## `update` `(.+?)`, where `u` is the median over the layers")
     reading = make_reading(rms=[1.0] * len(ratios), weight_rms=1.0, update_rms=ratios)
     u = median(layer.update_ratio for layer in reading.layers)
-    assert scores.by_update(reading.layers) == pytest.approx(evaluated(formula, u=u))
+    assert update.by_update(reading.layers) == pytest.approx(evaluated(formula, u=u))
 
 
 @given(
@@ -444,7 +446,7 @@ def test_the_order_of_verdicts(
         nan_count=float(nonfinite),
         probed=make_probed(rms=probed, saturated_fraction=saturated),
     )
-    d = diagnosis.diagnose(reading)
+    d = diagnose(reading)
     items = re.split(r"\n\d\. ", TEXTS["score"].split("## The verdict")[1].split("\n## ")[0])[1:]
     names = {**d.components, "vanishing_score": d.vanishing_score}
 
@@ -496,7 +498,7 @@ def test_the_update_ratio_that_is_right_by_momentum(momentum: float) -> None:
         r"`(.+?)`: a gradient moves the weights by `(.+?)` times its first update"
     )
     ratio, usual, above, reach = found("rescue", pattern)
-    log = readings.StepLog(losses=(), norms=(), momentum=momentum)
+    log = step_log.StepLog(losses=(), norms=(), momentum=momentum)
     seen = Observation(0, None, "healthy", None, log)
     expected = float(ratio) if momentum <= float(usual) else evaluated(above, momentum=momentum)
     for aim in (RATE.aim, ROLLBACK.aim):

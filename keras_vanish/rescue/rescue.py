@@ -18,6 +18,7 @@ from keras_vanish.capture.tensorflow.control.losses import LossLog
 from keras_vanish.capture.tensorflow.control.rate import RateFactor
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.momentum import correct_momentum, momentum
+from keras_vanish.capture.tensorflow.private_names import clear_losses
 from keras_vanish.capture.tensorflow.snapshot import Snapshot
 from keras_vanish.capture.tensorflow.update import build
 from keras_vanish.diagnosis.diagnosis import Diagnosis, Verdict
@@ -182,7 +183,12 @@ class Rescue:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is bound to a fit stays with it: a copy takes part in another.
-        kept = {"_interior": StepControls(), "_kept": [], "_protected": frozenset(), "_taken": True}
+        kept = {
+            "_step_controls": StepControls(),
+            "_kept": [],
+            "_protected": frozenset(),
+            "_taken": True,
+        }
         bound = dict.fromkeys(("_model", "_optimizer", "_norm", "_start", "_pending"))
         return {**vars(self), **kept, **bound}
 
@@ -557,7 +563,7 @@ def _build(model: Any, batch: Any) -> None:
     x = keras.utils.unpack_x_y_sample_weight(batch)[0]
     model(tf.nest.map_structure(lambda tensor: tensor[:1], x))
     # Losses that layers added belong to no step.
-    model._clear_losses()
+    clear_losses(model)
 
 
 def _until_end(iterator: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from keras_vanish.capture.tensorflow.activations.side_effects import draws
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.graph.data_flow import data_flow_ranks
 from keras_vanish.capture.tensorflow.layers import layers_of
+from keras_vanish.capture.tensorflow.private_names import clear_losses
 from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.tensorflow.strategies import reads_here
 from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
@@ -310,5 +311,5 @@ def _traced_forward_pass(model: Any, batch: Sequence[Any]) -> Any:
         return None
     finally:
         # Losses that layers added while tracing belong to no step.
-        model._clear_losses()
+        clear_losses(model)
     return traced.graph

@@ -19,6 +19,12 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.private_names import (
+    clipped_by,
+    sum_over_replicas,
+    sum_over_replicas_replaced,
+    variables_to_train,
+)
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.strategies import clips, reads_here, several_processes
 from keras_vanish.capture.tensorflow.update import (
@@ -94,7 +100,7 @@ class _Reading:
                 with tf.device(device):
                     own = [tf.convert_to_tensor(g) for g in read_again(gradients)]
                     seen.append(own)
-                    clipped.append(self._optimizer._clip_gradients(own))
+                    clipped.append(clipped_by(self._optimizer, own))
             before_clipping, after_clipping = (
                 [tf.add_n(each) for each in zip(*parts)] for parts in (seen, clipped)
             )
@@ -128,7 +134,7 @@ def tap_sum(
         recorder_for: Gives the recorder for the trained variables.
         probe: Gives a vector that is recorded with the gradients.
     """
-    untapped, summing = optimizer.apply, optimizer._all_reduce_sum_gradients
+    untapped, summing = optimizer.apply, sum_over_replicas(optimizer)
     readings: list[_Reading] = []
 
     def begun(grads: Sequence[Any], variables: Sequence[Any]) -> _Reading | None:
@@ -142,7 +148,7 @@ def tap_sum(
             trainable_variables = list(trainable_variables)  # It may be an iterator.
         mine = None
         if reads_here() and (trainable_variables is not None or optimizer.built):
-            mine = begun(grads, trainable_variables or optimizer._trainable_variables)
+            mine = begun(grads, trainable_variables or variables_to_train(optimizer))
         if mine is not None:
             readings.append(mine)
         # The replica that reads comes first.
@@ -185,6 +191,6 @@ def tap_sum(
 
     with (
         replaced(optimizer, "apply", apply),
-        replaced(optimizer, "_all_reduce_sum_gradients", all_reduce_sum),
+        sum_over_replicas_replaced(optimizer, all_reduce_sum),
     ):
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from keras_vanish.capture.tensorflow.private_names import flattened
 from keras_vanish.records.layers import LayerInfo
 
 
@@ -86,7 +87,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _children(layer: Any) -> list[Any]:
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return list(flattened(layer, include_self=False, recursive=False))
 
 
 def _owners(layer: Any, path: tuple[str, ...]) -> Iterable[tuple[int, str]]:

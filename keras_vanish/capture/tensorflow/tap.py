@@ -13,6 +13,12 @@ from keras_vanish.capture.tensorflow.control.guard import Guard
 from keras_vanish.capture.tensorflow.control.rate import RateFactor
 from keras_vanish.capture.tensorflow.distributed_tap import tap_sum
 from keras_vanish.capture.tensorflow.graph.recompute import OURS
+from keras_vanish.capture.tensorflow.private_names import (
+    accumulator,
+    clipped_by,
+    strategy_of,
+    variables_to_train,
+)
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.strategies import clips, reduces_gradients
 from keras_vanish.capture.tensorflow.update import (
@@ -64,9 +70,7 @@ def tap(
         factor: What the learning rate is multiplied by.
     """
     inner = unwrapped(optimizer)
-    if reduces_gradients(inner._distribution_strategy) or reduces_gradients(
-        tf.distribute.get_strategy()
-    ):
+    if reduces_gradients(strategy_of(inner)) or reduces_gradients(tf.distribute.get_strategy()):
         with tap_sum(inner, recorder_for, probe):
             yield
         return
@@ -102,7 +106,7 @@ def _apply_and_record(
             # A `tf.function` that has made variables is traced anew, and this trace thrown away.
             untapped(grads, trainable_variables)
             return
-    variables = list(trainable_variables or optimizer._trainable_variables)
+    variables = list(trainable_variables or variables_to_train(optimizer))
     places, trained, missing = readable(grads, variables)
     recorder = recorder_for(trained, missing) if places else None
     if guard is not None and not (places and guard.knows(trained)):
@@ -145,7 +149,7 @@ def _apply_and_record(
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)
             if clips(optimizer):
-                clipped = optimizer._clip_gradients(clipped)
+                clipped = clipped_by(optimizer, clipped)
             read = recorder.before(seen, None if clipped is seen else clipped, weights)
             if due is None:
                 half = read
@@ -178,10 +182,7 @@ def _update(
     gradients = [_unscaled(gradient, optimizer.loss_scale_factor) for gradient in given]
     accumulated = []
     if last is not None:
-        accumulated = [
-            optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value
-            for v in trained
-        ]
+        accumulated = [accumulator(optimizer, variable).value for variable in trained]
         steps = optimizer.gradient_accumulation_steps
         with tf.name_scope(OURS):
             gradients = [

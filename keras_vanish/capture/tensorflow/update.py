@@ -12,13 +12,12 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.graph.recompute import barred, ends_elementwise, repeated
+from keras_vanish.capture.tensorflow.private_names import call_counter, strategy_of
 
 
 def iterations_variable(optimizer: Any) -> Any:
     """The `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
-    # `iterations` itself counts updates from Keras 3.6 on, and calls before.
-    counter = getattr(optimizer, "_iterations", None)
-    return (optimizer.iterations if counter is None else counter).value
+    return call_counter(optimizer).value
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> None:
@@ -28,7 +27,7 @@ def build(optimizer: Any, variables: Sequence[Any]) -> None:
         optimizer: A Keras optimizer that is not built.
         variables: What it is going to update.
     """
-    strategy = optimizer._distribution_strategy
+    strategy = strategy_of(optimizer)
     here = strategy is tf.distribute.get_strategy()
     scope = contextlib.nullcontext() if here else strategy.scope()
     with scope, keras.name_scope(optimizer.name, caller=optimizer):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
+
+from keras_vanish.capture.tensorflow.private_names import resource_variable
 
 
 def unmanaged(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
@@ -22,9 +23,7 @@ def unmanaged(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
         dtype: Its dtype.
         shape: Its shape.
     """
-    return resource_variable_ops.ResourceVariable(
-        tf.fill(shape, tf.constant(value, dtype)), trainable=False
-    )
+    return resource_variable(tf.fill(shape, tf.constant(value, dtype)))
 
 
 def value_of(variable: Any) -> npt.NDArray[Any]:

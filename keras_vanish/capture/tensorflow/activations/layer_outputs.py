@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,16 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.activations import recurrent
-from keras_vanish.capture.tensorflow.attributes import given_back
+from keras_vanish.capture.tensorflow.layer_state import given_back
 from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.capture.tensorflow.private_names import (
+    compute_weights_explicitly,
+    flattened,
+    holds_numbers,
+    key_axes,
+    wrap_scores,
+    wrap_softmax,
+)
 
 layers = keras.layers
 
@@ -67,7 +74,7 @@ def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]
         model: A Keras model that is built.
         tape: Where the outputs are watched.
     """
-    everything = [model, *model._flatten_layers()]
+    everything = [model, *flattened(model)]
     passed = _Pass(tape)
     with given_back(everything):
         for name, layer in _watched(model):
@@ -81,7 +88,7 @@ def _watched(model: Any) -> Iterator[tuple[str, Any]]:
     visited = {id(model)}
 
     def below(layer: Any) -> Iterator[tuple[str, Any]]:
-        for child in layer._flatten_layers(include_self=False, recursive=False):
+        for child in flattened(layer, include_self=False, recursive=False):
             if id(child) in visited:
                 continue
             visited.add(id(child))
@@ -105,7 +112,7 @@ def _watched(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _own_weights(layer: Any) -> bool:
-    children = layer._flatten_layers(include_self=False, recursive=False)
+    children = flattened(layer, include_self=False, recursive=False)
     inherited = {id(weight) for child in children for weight in child.weights}
     return any(id(weight) not in inherited for weight in layer.weights)
 
@@ -125,10 +132,10 @@ class _Pass:
         if recurrent.loops(layer):
             attributes["inner_loop"] = self._inner_loop(layer.inner_loop, seen)
         elif isinstance(layer, PROJECTED_ATTENTION):
-            attributes["_compute_attention"] = _explicit(layer)
-            attributes["_masked_softmax"] = self._softmax(layer._masked_softmax, seen)
+            compute_weights_explicitly(layer)
+            wrap_softmax(layer, lambda softmax: self._softmax(softmax, seen))
         elif isinstance(layer, layers.Attention):
-            attributes["_apply_scores"] = self._scores(layer._apply_scores, seen)
+            wrap_scores(layer, lambda apply_scores: self._scores(apply_scores, seen))
         elif callable(attributes.get("activation")):
             attributes["activation"] = self._activation(layer.activation, seen)
         elif isinstance(layer, ACTIVATION_LAYERS):
@@ -138,7 +145,7 @@ class _Pass:
         """Whether it is a number that can be used outside of the loops of the model."""
         if not tf.is_tensor(tensor) or not isinstance(tensor, tf.Tensor):
             return False
-        graph = None if hasattr(tensor, "_numpy") else tensor.graph
+        graph = None if holds_numbers(tensor) else tensor.graph
         return graph is self._graph and bool(tensor.dtype.is_floating)
 
     def _call(self, call: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
@@ -188,7 +195,7 @@ class _Pass:
         def noting(scores: Any, attention_mask: Any = None) -> Any:
             weights = softmax(scores, attention_mask)
             if seen.attention is None and self._here(weights):
-                axes = len(getattr(seen.layer, "_attention_axes", None) or (1,))
+                axes = key_axes(seen.layer)
                 mask = attention_mask
                 if mask is not None:
                     for _ in range(weights.shape.rank - len(mask.shape)):
@@ -211,28 +218,3 @@ class _Pass:
             return apply_scores(scores, value, scores_mask=scores_mask, training=training)
 
         return noting
-
-
-def _explicit(layer: Any) -> Callable[..., Any]:
-    """Attention that computes its weights where a fused kernel would hide them."""
-    compute = layer._compute_attention
-    parameters = inspect.signature(compute)
-
-    def computing(*args: Any, **kwargs: Any) -> Any:
-        bound = parameters.bind(*args, **kwargs)
-        if getattr(layer, "_flash_attention", False):
-            return compute(*args, **kwargs)
-        if "return_attention_scores" in parameters.parameters:
-            bound.arguments["return_attention_scores"] = True
-            return compute(*bound.args, **bound.kwargs)
-        attributes = vars(layer)  # GroupQueryAttention keeps its wish as an attribute.
-        asked = attributes.get("_return_attention_scores")
-        if asked is not None:
-            attributes["_return_attention_scores"] = True
-        try:
-            return compute(*args, **kwargs)
-        finally:
-            if asked is not None:
-                attributes["_return_attention_scores"] = asked
-
-    return computing

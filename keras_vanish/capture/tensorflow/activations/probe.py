@@ -14,16 +14,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.losses import loss as loss_module
 
 from keras_vanish.capture.tensorflow.activations import activations, recurrent
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput, intercepted
 from keras_vanish.capture.tensorflow.activations.side_effects import refuse_side_effects
 from keras_vanish.capture.tensorflow.graph.recompute import barred
+from keras_vanish.capture.tensorflow.private_names import (
+    flattened,
+    loss_for_all_replicas,
+    takes_training,
+)
 from keras_vanish.records.columns import ACTIVATION_COLUMNS
-
-# From version 3.8 on, Keras divides the loss by the number of replicas.
-_for_all_replicas = getattr(loss_module, "unscale_loss_for_distribution", lambda loss: loss)
 
 #: How many samples of a batch are probed, at most.
 SAMPLES = 32
@@ -189,7 +190,7 @@ class Probe:
             values = list(apart)
         factor = None
         if scale is not None:
-            factor = tf.cast(scale, tf.float32) * share / _for_all_replicas(tf.ones([]))
+            factor = tf.cast(scale, tf.float32) * share / loss_for_all_replicas(tf.ones([]))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             scope = keras.StatelessScope(list(zip(variables, values)), collect_losses=True)
             with scope, intercepted(self._model, tape) as seen:
@@ -219,7 +220,7 @@ class Probe:
                     f"{_kind(tensor)} of shape {shape}, which is "
                     "sparse or has no first axis. Use probe=False."
                 )
-        if any(getattr(layer, "stateful", False) for layer in self._model._flatten_layers()):
+        if any(getattr(layer, "stateful", False) for layer in flattened(self._model)):
             return (*parts, 1.0)
         total = _samples(tensors)
         count = tf.minimum(total, self._samples)
@@ -233,13 +234,13 @@ class Probe:
 
     def _loss(self, x: Any, y: Any, weight: Any) -> tf.Tensor:
         model = self._model
-        arguments = {"training": True} if model._call_has_training_arg else {}
+        arguments = {"training": True} if takes_training(model) else {}
         y_pred = model(x, **arguments)
         compute = model.compute_loss
         # Keras asks its own training argument of no method that overrides its own.
         asked = "training" in inspect.signature(compute).parameters
         loss = compute(x, y, y_pred, weight, **({"training": True} if asked else {}))
-        return _for_all_replicas(loss)
+        return loss_for_all_replicas(loss)
 
     def _fix(self, seen: list[LayerOutput]) -> None:
         if not seen:

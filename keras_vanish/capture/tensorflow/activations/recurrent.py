@@ -12,7 +12,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src import backend
+
+from keras_vanish.capture.tensorflow.private_names import rnn, takes_training
 
 _LOOPS = {keras.layers.RNN.inner_loop, keras.layers.LSTM.inner_loop, keras.layers.GRU.inner_loop}
 
@@ -59,7 +60,7 @@ def run(
         What `inner_loop` returns, and what `profile` needs.
     """
     arguments = {}
-    if getattr(layer.cell, "_call_has_training_arg", False):
+    if takes_training(layer.cell):
         arguments["training"] = training
     if not tf.nest.is_nested(initial_state):
         initial_state = [initial_state]
@@ -104,7 +105,7 @@ def run(
         return output, tf.nest.pack_sequence_as(after, new)
 
     mask = None if mask is None else tf.nest.flatten(mask)[0]
-    last, outputs, final = backend.rnn(
+    last, outputs, final = rnn(
         step,
         inputs,
         initial_state,

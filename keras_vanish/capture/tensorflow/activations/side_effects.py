@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tensorflow.python.framework import op_def_registry
+from keras_vanish.capture.tensorflow.private_names import operation_definition
 
 # Operations that TensorFlow calls stateful, because they read a state, control the flow
 # or fail, and that change nothing that outlives them.
@@ -31,7 +31,7 @@ def refuse_side_effects(graph: Any) -> None:
         ValueError: If it does, or may.
     """
     for name in _operations(graph):
-        definition = op_def_registry.get(name)
+        definition = operation_definition(name)
         stateful = definition is not None and definition.is_stateful
         if stateful and name not in _HARMLESS and not name.startswith("TensorArray"):
             raise ValueError(
@@ -58,7 +58,7 @@ def draws(graph: Any) -> bool:
 
 
 def _holds_seed(name: str) -> bool:
-    definition = op_def_registry.get(name)
+    definition = operation_definition(name)
     # Keras uses no dropout of cuDNN's, to which alone the seed belongs.
     if definition is None or name.startswith("Cudnn"):
         return False

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from keras_vanish.capture.tensorflow.private_names import xla_barrier
 
 # Operations that XLA fuses into what consumes them, and whose inputs are all data.
 # fmt: off
@@ -39,7 +40,7 @@ OURS = "keras_vanish"
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
-    return list(gen_xla_ops.xla_optimization_barrier(input=list(tensors)))
+    return xla_barrier(tensors)
 
 
 def ends_elementwise(tensor: Any) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from keras_vanish.capture.tensorflow.private_names import is_deterministic
 from keras_vanish.records.columns import BINS, ZERO_BIN
 
 # A sum of squares of float32 below this is inexact: squares of entries under
@@ -529,7 +529,7 @@ def counts_by_exponent(x: tf.Tensor) -> tf.Tensor:
 
 
 def _counted(bins: tf.Tensor, size: int) -> tf.Tensor:
-    if is_op_determinism_enabled():
+    if is_deterministic():
         # With it, a GPU refuses to run the operation below, and training would end. This one is
         # several times slower.
         return tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, size)

@@ -23,7 +23,7 @@ from keras_vanish.logs import file_system
 from keras_vanish.logs import state as resume
 from keras_vanish.logs.events import RUN, EventWriter, Histograms, verdict_of
 from keras_vanish.records.layers import layout
-from keras_vanish.records.readings import Probed, from_rows
+from keras_vanish.records.readings import from_rows
 
 
 class Run:
@@ -167,7 +167,7 @@ class Run:
             layers=captured.layers,
             floats=captured.floats,
             counts=captured.counts,
-            probed=_probed(captured),
+            probed=captured.probed,
         )
         self.course = self.course.after(reading)
         diagnosis = diagnose(reading, self.course, self.name or "")
@@ -225,14 +225,6 @@ class Run:
         if writer is not None:
             with contextlib.suppress(Exception):
                 writer.close()
-
-
-def _probed(captured: Captured) -> Probed | None:
-    found = captured.probed
-    if found is None:
-        return None
-    losses = (found.loss, found.shuffled_loss)
-    return Probed(*losses, found.names, found.activations, found.profiles)
 
 
 def _histograms(captured: Captured) -> Histograms:

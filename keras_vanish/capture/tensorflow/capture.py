@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.activations.probe import Probe, Probed
+from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.capture.tensorflow.activations.side_effects import draws
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.graph.data_flow import data_flow_ranks
@@ -25,6 +25,7 @@ from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
 from keras_vanish.capture.tensorflow.update import iterations_variable
 from keras_vanish.records.columns import BINS, FLOATS
 from keras_vanish.records.layers import LayerInfo
+from keras_vanish.records.readings import Probed
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What layers are like, kept while their methods are replaced."""
+"""The state of layers, kept while their methods are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps what the layers of a model compute in one forward pass, and then forgets it."""
+"""What the layers of a model compute in one forward pass."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _ATTENTION = (*PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is on
 
 @dataclass
 class LayerOutput:
-    """What one layer computed, in its first call.
+    """What one layer computed in its first call.
 
     Attributes:
-        name: As `keras_vanish.capture.tensorflow.layers` names it.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives the layer.
         layer: The Keras layer.
         outputs: The floating-point tensors that it returned.
-        function: Its activation function, if it has one.
-        before: What the activation function was given.
-        after: What the activation function gave.
+        function: Its activation function; None without one.
+        before: The input of the activation function.
+        after: The output of the activation function.
         attention: Attention weights, a mask that broadcasts to them or None, and the
             number of axes of keys.
         through: A recurrent layer's pass over its sequences.
@@ -64,15 +64,16 @@ class LayerOutput:
 
 @contextlib.contextmanager
 def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]]:
-    """Within this context, a call of `model` fills a list: one entry a layer.
+    """Within this context, a call of `model` fills a list with one entry a layer.
 
-    Seen are layers with weights of their own, activations, attention and recurrent layers.
-    These last two count as one layer, whatever they are made of. A layer whose output
-    exists in the body of a loop only is left out. Afterwards every layer is as it was.
+    The list has layers with weights of their own, activations, attention and recurrent layers.
+    Attention and recurrent layers count as one layer each, whatever they are made of. A layer whose
+    output exists only in the body of a loop is left out. After the context, every layer is as it
+    was before.
 
     Args:
         model: A Keras model that is built.
-        tape: Where the outputs are watched.
+        tape: Watches the outputs.
     """
     everything = [model, *flattened(model)]
     passed = _Pass(tape)
@@ -83,7 +84,7 @@ def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]
 
 
 def _watched(model: Any) -> Iterator[tuple[str, Any]]:
-    """Names and layers that are to be seen."""
+    """Gives the layers that are to be seen, and their names."""
     paths = layer_paths(model)
     visited = {id(model)}
 
@@ -142,7 +143,7 @@ class _Pass:
             seen.function = layer
 
     def _here(self, tensor: Any) -> bool:
-        """Whether it is a number that can be used outside of the loops of the model."""
+        """Tells whether a floating-point tensor can be used outside of the loops of the model."""
         if not tf.is_tensor(tensor) or not isinstance(tensor, tf.Tensor):
             return False
         graph = None if holds_numbers(tensor) else tensor.graph

@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.recorder import Recorder
-from keras_vanish.capture.tensorflow.statistics import statistics
+from keras_vanish.capture.tensorflow.statistics.histograms import exponent_histograms
+from keras_vanish.capture.tensorflow.statistics.packing import Packing
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.logs.event_writer import EventWriter
 from keras_vanish.logs.histograms import Histograms
@@ -43,10 +44,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 def normal_counts() -> np.ndarray:
     """The histogram of a gradient whose entries are normally distributed: `[1, BINS]`."""
-    packing = statistics.Packing([(20_000,)], [tf.float32])
+    packing = Packing([(20_000,)], [tf.float32])
     tf.random.set_seed(0)
     packed = packing.pack([1e-3 * tf.random.normal([20_000], seed=0)])
-    return statistics.exponent_histograms(packing.groups, packed).numpy()
+    return exponent_histograms(packing.groups, packed).numpy()
 
 
 def written(layers: int, with_histograms: bool) -> tuple[float, float]:

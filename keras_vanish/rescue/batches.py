@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_vanish.capture.tensorflow.private_names import clear_losses
+
 
 class TakenBatches:
     """The batches of the next call of the train function.
@@ -35,7 +37,7 @@ class TakenBatches:
         """Makes the weights of a model that has none before its first step."""
         model(tf.nest.map_structure(lambda tensor: tensor[:1], self.inputs()))
         # Losses that layers added belong to no step.
-        model._clear_losses()
+        clear_losses(model)
 
     def iterator(self) -> Any:
         """An iterator over the batches, for a function that was traced with the other one."""

@@ -275,8 +275,6 @@ def test_writing_does_not_need_tensorflow(
     code = f"""
 import sys
 sys.modules["tensorflow"] = None
-from keras_vanish.logs.event_writer import EventWriter
-from keras_vanish.logs.events import read
 (diagnosis,) = read({str(tmp_path / "a")!r})
 writer = EventWriter({str(tmp_path / "b")!r})
 writer.write(diagnosis, None, "healthy")

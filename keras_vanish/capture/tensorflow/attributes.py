@@ -1,12 +1,12 @@
-"""Attributes that are replaced for a while, and then given back.
+"""An attribute that is replaced for a while.
 
-Past `__setattr__`, in which Keras tracks what is set: so through `vars`.
+The value goes through `vars`, past `__setattr__`, in which Keras tracks what is set.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 _MISSING = object()
@@ -31,25 +31,3 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             del attributes[name]
         else:
             attributes[name] = found
-
-
-@contextlib.contextmanager
-def given_back(layers: Sequence[Any]) -> Iterator[None]:
-    """After this context, layers have the attributes and the losses that they had before.
-
-    Args:
-        layers: Keras layers, whose `vars` may be written to meanwhile.
-    """
-    before = [(layer, dict(vars(layer))) for layer in layers]
-    losses = [(own, own.copy()) for layer in layers for own in (layer._losses, layer._loss_ids)]
-    try:
-        yield
-    finally:
-        for own, content in losses:
-            own.clear()
-            own.update(content) if isinstance(own, set) else own.extend(content)
-        for layer, attributes in before:
-            now = vars(layer)
-            for key in now.keys() - attributes.keys():
-                del now[key]
-            now.update({k: v for k, v in attributes.items() if now.get(k, now) is not v})

@@ -17,6 +17,7 @@ from keras_vanish.capture.tensorflow.activations.side_effects import draws
 from keras_vanish.capture.tensorflow.control.step_controls import StepControls
 from keras_vanish.capture.tensorflow.graph.data_flow import data_flow_ranks
 from keras_vanish.capture.tensorflow.layers import layers_of
+from keras_vanish.capture.tensorflow.private_names import clear_losses
 from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder, Row
 from keras_vanish.capture.tensorflow.strategies import reads_here
 from keras_vanish.capture.tensorflow.tap import RecorderFor, tap, unwrapped
@@ -24,7 +25,6 @@ from keras_vanish.capture.tensorflow.update import iterations_variable
 from keras_vanish.records.bins import BINS
 from keras_vanish.records.captured import Captured
 from keras_vanish.records.layers import LayerInfo
-from keras_vanish.records.probed import Probed
 from keras_vanish.records.statistics import FLOATS
 
 
@@ -273,10 +273,7 @@ class Capture:
             counts = np.concatenate([counts, np.full((missing, BINS), np.nan, np.float32)])
         probed = None
         if row.probed is not None and self._probe is not None:
-            found = self._probe.parse(row.probed)
-            probed = Probed(
-                found.loss, found.shuffled_loss, found.names, found.activations, found.profiles
-            )
+            probed = self._probe.parse(row.probed)
         return Captured(row.update, self._layers, floats, counts, probed)
 
 
@@ -300,5 +297,5 @@ def _traced_forward_pass(model: Any, batch: Sequence[Any]) -> Any:
         return None
     finally:
         # Losses that layers added while tracing belong to no step.
-        model._clear_losses()
+        clear_losses(model)
     return traced.graph

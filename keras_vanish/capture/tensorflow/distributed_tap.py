@@ -1,11 +1,11 @@
-"""Sees gradients where the replicas of a distribution strategy have summed them.
+"""Reads gradients where the replicas of a distribution strategy have summed them.
 
-Each replica gives the optimizer what its share of the batch says. Keras clips that, sums it
-over all replicas, and updates every copy of the weights with the sum. The sum is what is read
-here, on the first replica of each process: nothing is communicated for it.
+Each replica gives the optimizer the gradients of its share of the batch. Keras clips them, sums
+them over all replicas, and updates every copy of the weights with the sum. This module reads the
+sum, on the first replica of each process, which needs no communication.
 
-Where the optimizer clips, recorded steps also add up what the replicas of one process had
-before. Between processes that would be one more exchange of all gradients, and there is none.
+Where the optimizer clips, recorded steps also sum the unclipped gradients of the replicas of one
+process. Between processes that would take one more exchange of all gradients: it is not done.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.private_names import (
+    clipped_by,
+    sum_over_replicas,
+    sum_over_replicas_replaced,
+    variables_to_train,
+)
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.strategies import clips, reads_here, several_processes
 from keras_vanish.capture.tensorflow.update import (
@@ -58,7 +64,7 @@ class _Reading:
         self.goes_on = self.goes_on and recorded_when(self._due, record)
 
     def keep_weights(self) -> None:
-        """Keeps the weights as they are: Keras lets them decay before it sums the gradients."""
+        """Keeps the weights as they are. Keras lets them decay before it sums the gradients."""
 
         def keep() -> None:
             self._recorder.keep_weights(self._weights())
@@ -66,7 +72,7 @@ class _Reading:
         self._record(keep)
 
     def read(self, summed: Sequence[tuple[Any, Any]]) -> None:
-        """Reads what Keras has summed.
+        """Reads the gradients that Keras has summed.
 
         Args:
             summed: Pairs of a gradient, or None, and its `tf.Variable`.
@@ -81,11 +87,11 @@ class _Reading:
         self._record(before)
 
     def read_unclipped(self, replicas: Sequence[Sequence[Any]], devices: Sequence[str]) -> None:
-        """Reads what Keras is going to clip and then to sum.
+        """Reads the gradients that Keras is going to clip and then to sum.
 
         Args:
-            replicas: For each replica its gradients.
-            devices: Where each replica has them.
+            replicas: The gradients of each replica.
+            devices: The device of each replica.
         """
 
         def before() -> None:
@@ -94,7 +100,7 @@ class _Reading:
                 with tf.device(device):
                     own = [tf.convert_to_tensor(g) for g in read_again(gradients)]
                     seen.append(own)
-                    clipped.append(self._optimizer._clip_gradients(own))
+                    clipped.append(clipped_by(self._optimizer, own))
             before_clipping, after_clipping = (
                 [tf.add_n(each) for each in zip(*parts)] for parts in (seen, clipped)
             )
@@ -119,16 +125,18 @@ def tap_sum(
     recorder_for: Callable[[list[Any], list[Any]], Recorder | None],
     probe: Callable[[], tf.Tensor | None],
 ) -> Iterator[None]:
-    """Records what the replicas' gradients add up to, within the `with` block.
+    """Records the sum of the replicas' gradients, within the `with` block.
 
-    Replicas are traced by one thread each, which take turns: so every call asks whose it is.
+    TensorFlow traces each replica in a thread of its own, and the threads take turns. So every call
+    asks which replica it belongs to.
 
     Args:
         optimizer: The innermost Keras optimizer.
         recorder_for: Gives the recorder for the trained variables.
         probe: Gives a vector that is recorded with the gradients.
     """
-    untapped, summing = optimizer.apply, optimizer._all_reduce_sum_gradients
+    # The function is long because its two replacements share the readings that have begun.
+    untapped, summing = optimizer.apply, sum_over_replicas(optimizer)
     readings: list[_Reading] = []
 
     def begun(grads: Sequence[Any], variables: Sequence[Any]) -> _Reading | None:
@@ -142,7 +150,7 @@ def tap_sum(
             trainable_variables = list(trainable_variables)  # It may be an iterator.
         mine = None
         if reads_here() and (trainable_variables is not None or optimizer.built):
-            mine = begun(grads, trainable_variables or optimizer._trainable_variables)
+            mine = begun(grads, trainable_variables or variables_to_train(optimizer))
         if mine is not None:
             readings.append(mine)
         # The replica that reads comes first.
@@ -185,6 +193,6 @@ def tap_sum(
 
     with (
         replaced(optimizer, "apply", apply),
-        replaced(optimizer, "_all_reduce_sum_gradients", all_reduce_sum),
+        sum_over_replicas_replaced(optimizer, all_reduce_sum),
     ):
         yield

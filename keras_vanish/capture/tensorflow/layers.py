@@ -1,10 +1,11 @@
-"""Which layer owns which variable of a model, and what the layers are called."""
+"""Which layer owns which variable of a model, and the names of the layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from keras_vanish.capture.tensorflow.private_names import flattened
 from keras_vanish.records.layers import LayerInfo
 
 
@@ -14,8 +15,8 @@ def layers_of(model: Any, variables: Sequence[Any], ranks: Sequence[float]) -> l
     Args:
         model: The Keras model.
         variables: The variables that a train step updates, in its order.
-        ranks: One number a variable, smaller nearer to the input: a layer stands
-            where its earliest variable does. Equal ranks keep the given order.
+        ranks: One number a variable, smaller nearer to the input. The earliest variable of a layer
+            decides where the layer stands. Equal ranks keep the given order.
 
     Returns:
         One entry a layer, input side first. Variables that no layer of the model
@@ -34,9 +35,10 @@ def layers_of(model: Any, variables: Sequence[Any], ranks: Sequence[float]) -> l
 
 
 def layer_paths(model: Any) -> dict[int, str]:
-    """The `id` of each layer below `model`, and its name as `layers_of` gives it.
+    """Gives the name of each layer below `model`, by its `id`.
 
-    A layer without variables is named likewise; a shared one as where it is first found.
+    The names are those of `layers_of`. Layers without variables have a name as well. A shared layer
+    has the name of the place where it is first found.
     """
     paths: dict[int, str] = {}
 
@@ -71,7 +73,7 @@ def _product(shape: Iterable[int]) -> int:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names made distinct with a number, as Keras does: `cell`, `cell_1`."""
+    """Makes names distinct with a number, as Keras does: `cell`, `cell_1`."""
     given = set(names)
     numbers: dict[str, int] = {}
     result: list[str] = []
@@ -86,11 +88,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _children(layer: Any) -> list[Any]:
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return list(flattened(layer, include_self=False, recursive=False))
 
 
 def _owners(layer: Any, path: tuple[str, ...]) -> Iterable[tuple[int, str]]:
-    """Pairs of a variable's `id` and the path of the layer that owns it."""
+    """Gives pairs of a variable's `id` and the path of the layer that owns the variable."""
     children = _children(layer)
     inherited = {id(v) for child in children for v in child.variables}
     own = [v for v in layer.variables if id(v) not in inherited]
@@ -101,7 +103,7 @@ def _owners(layer: Any, path: tuple[str, ...]) -> Iterable[tuple[int, str]]:
 
 
 def _children_paths(layer: Any, path: tuple[str, ...]) -> list[tuple[Any, tuple[str, ...]]]:
-    """The layers directly below one, and the path of each."""
+    """Gives the layers directly below a layer, and the path of each."""
     children = _children(layer)
     weighty = [child for child in children if child.variables]
     # A recurrent layer's weights live in its cell, which no summary shows.

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_vanish.capture.tensorflow.private_names import velocities
 from keras_vanish.capture.tensorflow.tap import unwrapped
 
 
@@ -36,6 +37,5 @@ def correct_momentum(optimizer: Any, share: float) -> None:
     inner = unwrapped(optimizer)
     if not isinstance(inner, (keras.optimizers.SGD, keras.optimizers.RMSprop)):
         return
-    for name in ("momentums", "_momentums"):
-        for slot in getattr(inner, name, None) or ():
-            slot.assign(slot * share)
+    for slot in velocities(inner):
+        slot.assign(slot * share)

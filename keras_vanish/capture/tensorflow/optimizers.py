@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.capture.tensorflow.private_names import flattened, is_for_tracking
 from keras_vanish.capture.tensorflow.tap import unwrapped
 
 #: The attribute in which Keras keeps the optimizer that a model was compiled with.
@@ -40,7 +41,7 @@ def optimizers_of(model: Any) -> dict[str, Any]:
     found = [] if compiled is None else [(COMPILED, compiled)]
     found += _of_layer(model)
     paths = layer_paths(model)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flattened(model, include_self=False):
         if layer.trainable_variables:
             path = paths.get(id(layer), layer.name)
             found += [(f"{path}.{name}", optimizer) for name, optimizer in _of_layer(layer)]
@@ -66,9 +67,7 @@ def have_one_rate(optimizers: Mapping[str, Any]) -> bool:
 
 
 def _of_layer(layer: Any) -> Iterator[tuple[str, Any]]:
-    attributes = {
-        name: value for name, value in vars(layer).items() if not name.startswith("_self_")
-    }
+    attributes = {name: value for name, value in vars(layer).items() if not is_for_tracking(name)}
     names = sorted(attributes, key=lambda name: name.startswith("_"))
     for name in names:
         if isinstance(attributes[name], keras.optimizers.Optimizer):

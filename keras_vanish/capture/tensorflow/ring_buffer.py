@@ -1,4 +1,4 @@
-"""Rows of numbers that steps leave on the device, until the host comes to read them."""
+"""Rows of numbers that steps leave on the device until the host reads them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.variables import unmanaged, value_of
 
-#: How many steps are remembered from one look of the host to the next.
+#: The number of steps that are remembered between two looks of the host.
 REMEMBERED = 1024
 
 
 class RingBuffer:
-    """Keeps the last rows that were written; older ones are written over.
+    """Keeps the last rows that were written; new rows replace the oldest.
 
-    Its variables are its own: they are in no model, optimizer or checkpoint.
+    The variables belong to the buffer alone: no model, optimizer or checkpoint has them.
 
     Args:
-        width: Numbers in a row.
-        rows: How many rows are kept.
+        width: The number of numbers in a row.
+        rows: The number of rows that are kept.
     """
 
     def __init__(self, width: int, rows: int = REMEMBERED) -> None:
@@ -36,14 +36,14 @@ class RingBuffer:
         self._buffer.scatter_update(tf.IndexedSlices(values[tf.newaxis], slot[tf.newaxis]))
 
     def read(self, seen: int) -> tuple[int, np.ndarray]:
-        """Reads what has been written; waits for the device.
+        """Reads what has been written. The call waits for the device.
 
         Args:
-            seen: How many rows had been written at the last look.
+            seen: The number of rows that had been written at the last look.
 
         Returns:
-            How many have been written by now, and those since, oldest first, as a float32
-            array of shape `[new rows, width]`; at most as many as are kept.
+            The number of rows written by now, and the rows since the last look, oldest first: a
+            float32 array of shape `[new rows, width]`. Rows that were replaced are missing.
         """
         written = int(value_of(self._written))
         new = min(written - seen, self._rows)

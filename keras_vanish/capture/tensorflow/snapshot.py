@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_vanish.capture.tensorflow.private_names import counter_and_rate
+
 
 class Snapshot:
     """A model's weights, statistics and seeds and its optimizer's slots, as they are now.
@@ -47,6 +49,5 @@ def _state(model: Any, optimizer: Any) -> Iterator[Any]:
 
 def _counters(optimizer: Any) -> Iterator[Any]:
     while optimizer is not None:
-        for name in ("_iterations", "iterations", "_learning_rate"):
-            yield vars(optimizer).get(name)
+        yield from counter_and_rate(optimizer)
         optimizer = getattr(optimizer, "inner_optimizer", None)

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_vanish.capture.tensorflow.private_names import replica_number, runs_in_several_processes
+
 #: The strategies whose replicas each hold all weights and sum their gradients.
 MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
 
@@ -18,7 +20,7 @@ def reduces_gradients(strategy: Any) -> bool:
 
 def several_processes(strategy: Any) -> bool:
     """Whether the replicas of a strategy are spread over several processes."""
-    return bool(reduces_gradients(strategy) and strategy.extended._in_multi_worker_mode())
+    return bool(reduces_gradients(strategy) and runs_in_several_processes(strategy))
 
 
 def is_chief(strategy: Any) -> bool:
@@ -34,8 +36,7 @@ def reads_here() -> bool:
     context = tf.distribute.get_replica_context()
     if context is None or not reduces_gradients(context.strategy):
         return True
-    # Among those of its process; the public one is among all, and a tensor.
-    return bool(context._replica_id == 0)
+    return bool(replica_number(context) == 0)
 
 
 def clips(optimizer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Sees the gradients that a Keras optimizer is given, while a train step is traced."""
+"""Reads the gradients that a Keras optimizer is given, while a train step is traced."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from keras_vanish.capture.tensorflow.control.guard import Guard
 from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
 from keras_vanish.capture.tensorflow.distributed_tap import tap_sum
 from keras_vanish.capture.tensorflow.graph.recompute import OURS
+from keras_vanish.capture.tensorflow.private_names import (
+    accumulator,
+    clipped_by,
+    strategy_of,
+    variables_to_train,
+)
 from keras_vanish.capture.tensorflow.recorder import Recorder
 from keras_vanish.capture.tensorflow.strategies import clips, reduces_gradients
 from keras_vanish.capture.tensorflow.update import (
@@ -24,15 +30,15 @@ from keras_vanish.capture.tensorflow.update import (
     recorded_when,
 )
 
-#: Called while a step is traced, once a call of `apply`, with the variables that have a
-#: gradient and those that have none; None leaves that call alone.
+#: The function is called while a step is traced, once a call of `apply`, with the variables that
+#: have a gradient and those that have none. It gives the recorder; None leaves that call alone.
 RecorderFor = Callable[[list[Any], list[Any]], "Recorder | None"]
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """The optimizer that updates the weights, within loss-scaling wrappers.
+    """Gives the optimizer that updates the weights, within loss-scaling wrappers.
 
-    A `LossScaleOptimizer` hands it unscaled gradients, and only finite ones.
+    A `LossScaleOptimizer` gives that optimizer unscaled gradients, and only finite ones.
     """
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
@@ -49,24 +55,22 @@ def tap(
 ) -> Iterator[None]:
     """Records what passes through `optimizer.apply` within the `with` block.
 
-    The optimizer is untouched outside of the block. In a `tf.function` the block
-    need only be open while the function is traced: what it added to the graph stays.
+    The optimizer is untouched outside of the block. In a `tf.function` the block need only be open
+    while the function is traced: the graph keeps what the block added.
 
-    Where replicas sum their gradients, nothing may act on one replica's: neither `guard` nor
-    `factor` does.
+    Where replicas sum their gradients, nothing may act on the gradients of a single replica:
+    `guard` and `factor` are ignored.
 
     Args:
         optimizer: A Keras optimizer.
         recorder_for: Gives the recorder for the trained variables.
-        probe: Gives a vector that is recorded with the gradients. It is called where they
+        probe: Gives a vector that is recorded with the gradients. It is called where the gradients
             are read: on recorded steps only, before the update.
-        guard: What clips or skips gradients, at every step.
-        factor: What the learning rate is multiplied by.
+        guard: Clips or skips gradients, at every step.
+        factor: Multiplies the learning rate.
     """
     inner = unwrapped(optimizer)
-    if reduces_gradients(inner._distribution_strategy) or reduces_gradients(
-        tf.distribute.get_strategy()
-    ):
+    if reduces_gradients(strategy_of(inner)) or reduces_gradients(tf.distribute.get_strategy()):
         with tap_sum(inner, recorder_for, probe):
             yield
         return
@@ -91,18 +95,20 @@ def _apply_and_record(
     guard: Guard | None,
     factor: RateFactor | None,
 ) -> None:
+    # One long function: the bits of the trained weights depend on the order of these statements, on
+    # what stands in which branch and on what is read where. A cut into parts would hide that order.
     if not optimizer.built:
         if trainable_variables is None:
-            untapped(grads)  # Which says what is wrong.
+            untapped(grads)  # Keras says what is wrong.
             return
-        # Gradient accumulators are there only afterwards.
+        # Gradient accumulators exist only afterwards.
         made = len(optimizer.variables)
         build(optimizer, trainable_variables)
         if len(optimizer.variables) > made and not tf.executing_eagerly():
-            # A `tf.function` that has made variables is traced anew, and this trace thrown away.
+            # A `tf.function` that has made variables is traced anew; this trace is thrown away.
             untapped(grads, trainable_variables)
             return
-    variables = list(trainable_variables or optimizer._trainable_variables)
+    variables = list(trainable_variables or variables_to_train(optimizer))
     places, trained, missing = readable(grads, variables)
     recorder = recorder_for(trained, missing) if places else None
     if guard is not None and not (places and guard.knows(trained)):
@@ -145,7 +151,7 @@ def _apply_and_record(
             if guard is not None and check is not None:
                 clipped = guard.clipped(check, seen, weights)
             if clips(optimizer):
-                clipped = optimizer._clip_gradients(clipped)
+                clipped = clipped_by(optimizer, clipped)
             read = recorder.before(seen, None if clipped is seen else clipped, weights)
             if due is None:
                 half = read
@@ -178,10 +184,7 @@ def _update(
     gradients = [_unscaled(gradient, optimizer.loss_scale_factor) for gradient in given]
     accumulated = []
     if last is not None:
-        accumulated = [
-            optimizer._accumulated_gradients[optimizer._get_variable_index(v)].value
-            for v in trained
-        ]
+        accumulated = [accumulator(optimizer, variable).value for variable in trained]
         steps = optimizer.gradient_accumulation_steps
         with tf.name_scope(OURS):
             gradients = [

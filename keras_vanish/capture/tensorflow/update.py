@@ -12,23 +12,22 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.graph.recompute import barred, ends_elementwise, repeated
+from keras_vanish.capture.tensorflow.private_names import call_counter, strategy_of
 
 
 def iterations_variable(optimizer: Any) -> Any:
-    """The `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
-    # `iterations` itself counts updates from Keras 3.6 on, and calls before.
-    counter = getattr(optimizer, "_iterations", None)
-    return (optimizer.iterations if counter is None else counter).value
+    """Gives the `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
+    return call_counter(optimizer).value
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> None:
-    """Makes an optimizer's slots, as its `apply` does.
+    """Makes the slots of an optimizer, as its `apply` does.
 
     Args:
         optimizer: A Keras optimizer that is not built.
-        variables: What it is going to update.
+        variables: The variables that it is going to update.
     """
-    strategy = optimizer._distribution_strategy
+    strategy = strategy_of(optimizer)
     here = strategy is tf.distribute.get_strategy()
     scope = contextlib.nullcontext() if here else strategy.scope()
     with scope, keras.name_scope(optimizer.name, caller=optimizer):
@@ -37,7 +36,7 @@ def build(optimizer: Any, variables: Sequence[Any]) -> None:
 
 
 def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """A gradient with other values; one that is sparse stays so.
+    """Gives a gradient other values. A sparse gradient stays sparse.
 
     Args:
         gradient: A tensor or `IndexedSlices`.
@@ -50,11 +49,12 @@ def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
 
 
 class Readable(NamedTuple):
-    """Which of the gradients that an optimizer is given can be read.
+    """The gradients that can be read, of those that an optimizer is given.
 
     Attributes:
-        places: Where they stand; None, empty and overwriting ones are not among them.
-        trained: The variables of these.
+        places: Their places. A gradient that is None, empty or overwrites its variable cannot be
+            read.
+        trained: The variables of the gradients that can be read.
         missing: The other variables.
     """
 
@@ -84,7 +84,15 @@ def readable(grads: Sequence[Any], variables: Sequence[Any]) -> Readable:
 
 
 def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
-    """Records on the steps that are due, or on all; whether that could be built."""
+    """Builds what records on the steps that are due.
+
+    Args:
+        due: A bool scalar; None for every step.
+        record: Records one step.
+
+    Returns:
+        Whether that could be built. If it could not, a warning says why.
+    """
     try:
         if due is None:
             record()
@@ -101,9 +109,9 @@ def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
 
 
 def read_again(tensors: Sequence[Any], barrier: bool = False) -> list[Any]:
-    """The same values, computed again where a graph's optimizer would notice a reader.
+    """Gives the same values, computed again where a graph's optimizer would notice a reader.
 
-    To be called within a branch of a `tf.cond` where XLA does not compile the step.
+    Where XLA does not compile the step, the caller must be within a branch of a `tf.cond`.
 
     Args:
         tensors: Tensors or `IndexedSlices`.
@@ -121,14 +129,15 @@ class Update:
         untapped: Its own `apply`.
         grads: All gradients, as `apply` was given them.
         trainable_variables: The variables that `apply` was given, or None.
-        places: Where in `grads` those stand that are read; None and overwriting ones are not.
-        given: Those, as they were given: scaled, where the optimizer scales the loss.
-        gradients: The same unscaled and, with gradient accumulation, averaged with what has
-            been accumulated.
-        weights: The `tf.Variable` of each.
-        accumulated: The `tf.Variable` of each gradient's accumulator; none without.
-        last: Whether this call updates the weights, a bool scalar; None if each does.
-        fused: Whether XLA compiles the step.
+        places: The places in `grads` of the gradients that are read.
+        given: The gradients at these places as they were given. They are scaled if the optimizer
+            scales the loss.
+        gradients: The same gradients unscaled. With gradient accumulation, they are averaged with
+            what has been accumulated.
+        weights: The `tf.Variable` of each of these gradients.
+        accumulated: The `tf.Variable` of each accumulator; empty without gradient accumulation.
+        last: Whether this call updates the weights, a bool scalar; None if every call does.
+        xla: Whether XLA compiles the step.
     """
 
     optimizer: Any
@@ -144,7 +153,7 @@ class Update:
     xla: bool
 
     def apply(self, given: Sequence[Any]) -> None:
-        """Lets the optimizer apply these gradients in the place of `given`."""
+        """Lets the optimizer apply these gradients instead of `given`."""
         grads = list(self.grads)
         for place, gradient in zip(self.places, given):
             grads[place] = gradient
@@ -153,32 +162,33 @@ class Update:
     def apply_as_given(self) -> None:
         """Lets the optimizer apply the gradients as they are, within a branch of `tf.cond`.
 
-        What enters a branch, XLA stores first. Bit for bit this is what it would be without.
+        XLA stores what enters a branch. The gradients are computed again in the branch, so that the
+        update is bit for bit what it is without a branch.
         """
         self.apply(self.again(self.given))
 
     def repeats(self) -> bool:
-        """Whether `again` computes any of the gradients once more."""
+        """Tells whether `again` computes any of the gradients once more."""
         return not tf.executing_eagerly() and any(map(ends_elementwise, self.gradients))
 
     def again(self, tensors: Sequence[Any]) -> list[Any]:
-        """The same values, as `read_again` gives them."""
+        """Gives the same values, as `read_again` does."""
         return read_again(tensors, barrier=self.xla)
 
     def count(self) -> None:
-        """Counts the call as one, without an update."""
+        """Counts the call without an update."""
         iterations_variable(self.optimizer).assign_add(1)
 
     def rate(self) -> tf.Tensor:
-        """The learning rate, a scalar."""
+        """Gives the learning rate, a scalar."""
         return tf.convert_to_tensor(self.optimizer.learning_rate)
 
     def read_weights(self) -> list[tf.Tensor]:
-        """The trained weights as they are now."""
+        """Reads the trained weights as they are now."""
         tensors = [tf.convert_to_tensor(weight) for weight in self.weights]
         return barred(tensors) if self.xla else tensors
 
     def scale_accumulated(self, factor: tf.Tensor) -> None:
-        """Multiplies what has been accumulated."""
+        """Multiplies the accumulated gradients by a scalar."""
         for variable in self.accumulated:
             variable.assign(variable * tf.cast(factor, variable.dtype))

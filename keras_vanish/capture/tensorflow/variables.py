@@ -1,4 +1,4 @@
-"""Variables of our own, made while a train step is traced."""
+"""Variables of the monitor, made while a train step is traced."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
+
+from keras_vanish.capture.tensorflow.private_names import resource_variable
 
 
 def unmanaged(value: float, dtype: tf.DType, shape: Sequence[int]) -> Any:
-    """A variable that no model, optimizer, checkpoint or `tf.function` knows of.
+    """Makes a variable that no model, optimizer, checkpoint or `tf.function` knows of.
 
-    `tf.Variable` would ask the `tf.function` that is being traced, which allows no new
+    `tf.Variable` would ask the `tf.function` that is being traced. That function allows no new
     variables when it is traced again.
 
     Args:
-        value: What it is filled with.
-        dtype: Its dtype.
-        shape: Its shape.
+        value: The value of every entry.
+        dtype: The dtype of the variable.
+        shape: The shape of the variable.
     """
-    return resource_variable_ops.ResourceVariable(
-        tf.fill(shape, tf.constant(value, dtype)), trainable=False
-    )
+    return resource_variable(tf.fill(shape, tf.constant(value, dtype)))
 
 
 def value_of(variable: Any) -> npt.NDArray[Any]:
-    """What a variable that `unmanaged` made holds; waits for the device.
+    """Gives the value of a variable that `unmanaged` made. The call waits for the device.
 
-    `variable.numpy()` takes five times as long: it asks tapes and strategies, which know nothing
-    of ours.
+    `variable.numpy()` takes five times as long: it asks tapes and strategies, and those know
+    nothing of the variable.
     """
     read = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return np.asarray(read.numpy())

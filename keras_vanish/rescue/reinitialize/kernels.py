@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_vanish.capture.tensorflow.private_names import own_kernel
 from keras_vanish.rescue.reinitialize.recurrent_cells import orthogonal
 
 Array = npt.NDArray[Any]
@@ -162,8 +163,7 @@ def kernels_of(layer: Any) -> list[Any]:
     """Its kernels, the last one last. It is that which is scaled."""
     if isinstance(layer, _SEPARABLE):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
-    # The property of this name may be a sum with adapters.
-    return [getattr(layer, "_kernel", None) if hasattr(layer, "_kernel") else layer.kernel]
+    return [own_kernel(layer)]
 
 
 def starts_at_zero(layer: Any) -> bool:

@@ -14,7 +14,14 @@ from keras_vanish.capture.tensorflow.activations.layer_outputs import (
     ACTIVATION_LAYERS,
     PROJECTED_ATTENTION,
 )
-from keras_vanish.capture.tensorflow.attributes import given_back
+from keras_vanish.capture.tensorflow.layer_state import given_back
+from keras_vanish.capture.tensorflow.private_names import (
+    flattened,
+    holds_numbers,
+    key_projection,
+    query_projection,
+    value_projection,
+)
 from keras_vanish.rescue.reinitialize import kernels as kernel_start
 
 layers = keras.layers
@@ -52,7 +59,7 @@ def follow(model: Any, x: Any) -> dict[int, LayerRole]:
         What was seen of each layer that was reached outside of compiled functions, by its
         `id`, in the order in which their calls ended.
     """
-    everything = list(model._flatten_layers())
+    everything = list(flattened(model))
     seen: dict[int, LayerRole] = {}
     made_by: dict[int, list[LayerRole]] = {}
     spreads: dict[int, float] = {}
@@ -115,10 +122,10 @@ def _sources(output: Any, seen: dict[int, LayerRole]) -> Iterator[LayerRole]:
 def _projections(everything: Sequence[Any]) -> set[int]:
     """`id` of the layers within attention that compute queries, keys and values."""
     return {
-        id(getattr(layer, f"_{role}_dense"))
+        id(projection(layer))
         for layer in everything
         if isinstance(layer, PROJECTED_ATTENTION)
-        for role in ("query", "key", "value")
+        for projection in (query_projection, key_projection, value_projection)
     }
 
 
@@ -151,7 +158,7 @@ def function(layer: Any) -> str:
 def eager(structure: Any) -> bool:
     """Whether the first of the tensors holds numbers, and is not traced."""
     tensors = [t for t in tf.nest.flatten(structure) if tf.is_tensor(t)]
-    return bool(tensors) and hasattr(tensors[0], "_numpy")
+    return bool(tensors) and holds_numbers(tensors[0])
 
 
 def rms(tensor: Any) -> float:

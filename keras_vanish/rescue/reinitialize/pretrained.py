@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.capture.tensorflow.private_names import KERNEL, flattened
 from keras_vanish.rescue.reinitialize.kernels import sides
 
 Array = npt.NDArray[Any]
 
 #: Attributes that hold a variable, and those with its initialiser.
 _VARIABLES = {
-    "_kernel": "kernel_initializer",
+    KERNEL: "kernel_initializer",
     "kernel": "kernel_initializer",
     "depthwise_kernel": "depthwise_initializer",
     "pointwise_kernel": "pointwise_initializer",
@@ -36,7 +37,7 @@ def pretrained(model: Any) -> frozenset[str]:
     paths = layer_paths(model)
     return frozenset(
         paths.get(id(layer), layer.name)
-        for layer in model._flatten_layers(include_self=False)
+        for layer in flattened(model, include_self=False)
         if looks_pretrained(layer)
     )
 

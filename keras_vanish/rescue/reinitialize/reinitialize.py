@@ -17,8 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.activations.layer_outputs import PROJECTED_ATTENTION
-from keras_vanish.capture.tensorflow.attributes import given_back, replaced
+from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.layer_state import given_back
 from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.capture.tensorflow.private_names import (
+    flattened,
+    has_layers,
+    key_projection,
+    query_projection,
+)
 from keras_vanish.rescue.reinitialize import kernels as kernel_start
 from keras_vanish.rescue.reinitialize import recurrent_cells as recurrent_start
 from keras_vanish.rescue.reinitialize.layer_roles import LayerRole, eager, follow, rms
@@ -113,7 +120,7 @@ def _guarded(model: Any, protect: Collection[Any]) -> frozenset[int]:
             "Put it into a tuple."
         )
     paths = layer_paths(model)
-    everything = list(model._flatten_layers(include_self=False))
+    everything = list(flattened(model, include_self=False))
     found: set[int] = set()
     for wanted in protect:
         if isinstance(wanted, str):
@@ -127,7 +134,7 @@ def _guarded(model: Any, protect: Collection[Any]) -> frozenset[int]:
                 f"{wanted!r}. Its layers are {known}."
             )
         for layer in matching:
-            found.update(id(inner) for inner in layer._flatten_layers())
+            found.update(id(inner) for inner in flattened(layer))
     return frozenset(found)
 
 
@@ -143,7 +150,7 @@ class _Adjusting:
     ) -> None:
         self.variables: set[int] = set()
         self._model, self._guarded, self._seen, self._seed = model, guarded, seen, seed
-        self._layers = list(model._flatten_layers())
+        self._layers = list(flattened(model))
         paths = layer_paths(model)
         self._names = {id(layer): paths.get(id(layer), layer.name) for layer in self._layers}
         self._done: set[int] = set()
@@ -153,7 +160,7 @@ class _Adjusting:
         # What all of them add has about the spread of what they are added to.
         self._share = 1 / math.sqrt(max(1, branches))
         self._attention = {
-            id(layer._key_dense): layer
+            id(key_projection(layer)): layer
             for layer in self._layers
             if isinstance(layer, PROJECTED_ATTENTION)
         }
@@ -175,7 +182,7 @@ class _Adjusting:
         touched = {layer.name for layer in self._touched}
         for layer in self._layers[1:]:
             name = self._names[id(layer)]
-            if layer.variables and not layer._layers and name not in touched:
+            if layer.variables and not has_layers(layer) and name not in touched:
                 known = isinstance(layer, kernel_start.KNOWN) or recurrent_start.known(layer)
                 why = "the forward pass did not reach it" if known else "not a layer with a kernel"
                 reasons.setdefault(name, why)
@@ -224,7 +231,7 @@ class _Adjusting:
         attention = self._attention.get(id(layer))
         if attention is None:
             return None
-        query = kernel_start.kernels_of(attention._query_dense)[0]
+        query = kernel_start.kernels_of(query_projection(attention))[0]
         same = tuple(query.shape) == tuple(kernel_start.kernels_of(layer)[0].shape)
         return query if same else None
 

@@ -413,7 +413,7 @@ def test_what_a_probe_finds_is_that_of_the_weights_before_the_update(mode: str) 
     assert [row.update for row in found] == [0, 1, 2, 3]
     assert [row.probed.names for row in found] == [("first", "second", "head")] * 4
     assert found[0].probed.loss == pytest.approx(expected.loss, rel=1e-5)
-    np.testing.assert_allclose(found[0].probed.activations, expected.activations, rtol=1e-4)
+    np.testing.assert_allclose(found[0].probed.table, expected.table, rtol=1e-4)
     later = probe.parse(probe.trace(batch).numpy())
     losses = [row.probed.loss for row in found]
     assert len(set(losses)) == 4
@@ -432,7 +432,7 @@ def test_each_slot_keeps_what_its_probe_found() -> None:
     assert [row.update for row in few] == [3, 4]
     for a, b in zip(every[3:], few):
         assert a.probed.loss == b.probed.loss
-        np.testing.assert_array_equal(a.probed.activations, b.probed.activations)
+        np.testing.assert_array_equal(a.probed.table, b.probed.table)
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_vanish.capture.tensorflow import recorder as recorder_module
 from keras_vanish.capture.tensorflow.recorder import NEVER, Recorder
 from keras_vanish.records.bins import BINS
 from keras_vanish.records.statistics import FLOATS
@@ -207,3 +208,20 @@ def test_its_variables_may_be_made_while_a_function_is_traced() -> None:
 
     step()
     assert made[0].read(0)[0] == 1
+
+
+def test_every_column_of_the_records_is_measured_once() -> None:
+    measured = [*recorder_module._BEFORE, *recorder_module._AFTER]
+    assert sorted(measured) == sorted(FLOATS)
+
+
+def test_a_column_that_is_not_measured_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "FLOATS", ("later", *reversed(FLOATS)))
+    target = recorder()
+    write(target, 0, gradient=2.0, before=4.0, after=4.25)
+    (row,) = target.read(0)[1]
+    named = dict(zip(recorder_module.FLOATS, row.floats.T))
+    assert np.isnan(named["later"]).all()
+    assert named["rms"].tolist() == pytest.approx([2.0, 2.0])
+    assert named["weight_rms"].tolist() == pytest.approx([4.0, 4.0])
+    assert named["update_rms"].tolist() == pytest.approx([0.25, 0.25])

@@ -1,9 +1,8 @@
-"""Keeps what the layers of a model compute in one forward pass, and then forgets it."""
+"""What the layers of a model compute in one forward pass."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,16 @@ import keras
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.activations import recurrent
-from keras_vanish.capture.tensorflow.attributes import given_back
+from keras_vanish.capture.tensorflow.layer_state import given_back
 from keras_vanish.capture.tensorflow.layers import layer_paths
+from keras_vanish.capture.tensorflow.private_names import (
+    compute_weights_explicitly,
+    flattened,
+    holds_numbers,
+    key_axes,
+    wrap_scores,
+    wrap_softmax,
+)
 
 layers = keras.layers
 
@@ -31,15 +38,15 @@ _ATTENTION = (*PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is on
 
 @dataclass
 class LayerOutput:
-    """What one layer computed, in its first call.
+    """What one layer computed in its first call.
 
     Attributes:
-        name: As `keras_vanish.capture.tensorflow.layers` names it.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives the layer.
         layer: The Keras layer.
         outputs: The floating-point tensors that it returned.
-        function: Its activation function, if it has one.
-        before: What the activation function was given.
-        after: What the activation function gave.
+        function: Its activation function; None without one.
+        before: The input of the activation function.
+        after: The output of the activation function.
         attention: Attention weights, a mask that broadcasts to them or None, and the
             number of axes of keys.
         through: A recurrent layer's pass over its sequences.
@@ -57,17 +64,18 @@ class LayerOutput:
 
 @contextlib.contextmanager
 def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]]:
-    """Within this context, a call of `model` fills a list: one entry a layer.
+    """Within this context, a call of `model` fills a list with one entry a layer.
 
-    Seen are layers with weights of their own, activations, attention and recurrent layers.
-    These last two count as one layer, whatever they are made of. A layer whose output
-    exists in the body of a loop only is left out. Afterwards every layer is as it was.
+    The list has layers with weights of their own, activations, attention and recurrent layers.
+    Attention and recurrent layers count as one layer each, whatever they are made of. A layer whose
+    output exists only in the body of a loop is left out. After the context, every layer is as it
+    was before.
 
     Args:
         model: A Keras model that is built.
-        tape: Where the outputs are watched.
+        tape: Watches the outputs.
     """
-    everything = [model, *model._flatten_layers()]
+    everything = [model, *flattened(model)]
     passed = _Pass(tape)
     with given_back(everything):
         for name, layer in _watched(model):
@@ -76,12 +84,12 @@ def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]
 
 
 def _watched(model: Any) -> Iterator[tuple[str, Any]]:
-    """Names and layers that are to be seen."""
+    """Gives the layers that are to be seen, and their names."""
     paths = layer_paths(model)
     visited = {id(model)}
 
     def below(layer: Any) -> Iterator[tuple[str, Any]]:
-        for child in layer._flatten_layers(include_self=False, recursive=False):
+        for child in flattened(layer, include_self=False, recursive=False):
             if id(child) in visited:
                 continue
             visited.add(id(child))
@@ -105,7 +113,7 @@ def _watched(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _own_weights(layer: Any) -> bool:
-    children = layer._flatten_layers(include_self=False, recursive=False)
+    children = flattened(layer, include_self=False, recursive=False)
     inherited = {id(weight) for child in children for weight in child.weights}
     return any(id(weight) not in inherited for weight in layer.weights)
 
@@ -125,20 +133,20 @@ class _Pass:
         if recurrent.loops(layer):
             attributes["inner_loop"] = self._inner_loop(layer.inner_loop, seen)
         elif isinstance(layer, PROJECTED_ATTENTION):
-            attributes["_compute_attention"] = _explicit(layer)
-            attributes["_masked_softmax"] = self._softmax(layer._masked_softmax, seen)
+            compute_weights_explicitly(layer)
+            wrap_softmax(layer, lambda softmax: self._softmax(softmax, seen))
         elif isinstance(layer, layers.Attention):
-            attributes["_apply_scores"] = self._scores(layer._apply_scores, seen)
+            wrap_scores(layer, lambda apply_scores: self._scores(apply_scores, seen))
         elif callable(attributes.get("activation")):
             attributes["activation"] = self._activation(layer.activation, seen)
         elif isinstance(layer, ACTIVATION_LAYERS):
             seen.function = layer
 
     def _here(self, tensor: Any) -> bool:
-        """Whether it is a number that can be used outside of the loops of the model."""
+        """Tells whether a floating-point tensor can be used outside of the loops of the model."""
         if not tf.is_tensor(tensor) or not isinstance(tensor, tf.Tensor):
             return False
-        graph = None if hasattr(tensor, "_numpy") else tensor.graph
+        graph = None if holds_numbers(tensor) else tensor.graph
         return graph is self._graph and bool(tensor.dtype.is_floating)
 
     def _call(self, call: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
@@ -188,7 +196,7 @@ class _Pass:
         def noting(scores: Any, attention_mask: Any = None) -> Any:
             weights = softmax(scores, attention_mask)
             if seen.attention is None and self._here(weights):
-                axes = len(getattr(seen.layer, "_attention_axes", None) or (1,))
+                axes = key_axes(seen.layer)
                 mask = attention_mask
                 if mask is not None:
                     for _ in range(weights.shape.rank - len(mask.shape)):
@@ -211,28 +219,3 @@ class _Pass:
             return apply_scores(scores, value, scores_mask=scores_mask, training=training)
 
         return noting
-
-
-def _explicit(layer: Any) -> Callable[..., Any]:
-    """Attention that computes its weights where a fused kernel would hide them."""
-    compute = layer._compute_attention
-    parameters = inspect.signature(compute)
-
-    def computing(*args: Any, **kwargs: Any) -> Any:
-        bound = parameters.bind(*args, **kwargs)
-        if getattr(layer, "_flash_attention", False):
-            return compute(*args, **kwargs)
-        if "return_attention_scores" in parameters.parameters:
-            bound.arguments["return_attention_scores"] = True
-            return compute(*bound.args, **bound.kwargs)
-        attributes = vars(layer)  # GroupQueryAttention keeps its wish as an attribute.
-        asked = attributes.get("_return_attention_scores")
-        if asked is not None:
-            attributes["_return_attention_scores"] = True
-        try:
-            return compute(*args, **kwargs)
-        finally:
-            if asked is not None:
-                attributes["_return_attention_scores"] = asked
-
-    return computing

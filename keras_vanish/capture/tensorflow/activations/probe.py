@@ -1,7 +1,7 @@
 """Gradients of activations and of recurrent states, over a slice of the current batch.
 
-The model runs once more inside the compiled train step, forwards and backwards, with
-its current weights and without changing any of its variables.
+The model runs once more inside the compiled train step, forwards and backwards. It runs with its
+current weights, and none of its variables change.
 """
 
 from __future__ import annotations
@@ -14,24 +14,31 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.losses import loss as loss_module
 
-from keras_vanish.capture.tensorflow.activations import activations, recurrent
+from keras_vanish.capture.tensorflow.activations.batches import (
+    first_samples,
+    number_of_samples,
+    rolled,
+    without_size,
+)
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput, intercepted
+from keras_vanish.capture.tensorflow.activations.measures import measured
 from keras_vanish.capture.tensorflow.activations.side_effects import refuse_side_effects
 from keras_vanish.capture.tensorflow.graph.recompute import barred
+from keras_vanish.capture.tensorflow.private_names import (
+    loss_for_all_replicas,
+    takes_training,
+)
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
 
-# From version 3.8 on, Keras divides the loss by the number of replicas.
-_for_all_replicas = getattr(loss_module, "unscale_loss_for_distribution", lambda loss: loss)
-
-#: How many samples of a batch are probed, at most.
+#: The number of samples of a batch that are probed, at most.
 SAMPLES = 32
 
-#: How many time steps are kept of a recurrent layer: the last ones it goes through.
+#: The number of time steps of a recurrent layer that are kept: the last ones.
 LONGEST = 1024
 
-# How many losses stand at the beginning of the vector.
+# The number of losses at the beginning of the vector.
 _LOSSES = 2
 
 
@@ -40,7 +47,7 @@ class ActivationInfo:
     """A layer whose output is measured.
 
     Attributes:
-        name: As `keras_vanish.capture.tensorflow.layers` names it.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives it.
         kind: The class of the layer, such as `Dense`.
         units: The length of the last axis of its output; 0 if that is unknown.
     """
@@ -55,49 +62,26 @@ class RecurrentInfo:
     """A recurrent layer that is measured through time.
 
     Attributes:
-        name: As `keras_vanish.capture.tensorflow.layers` names it.
-        steps: How many time steps are kept, at most.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives it.
+        steps: The number of time steps that are kept, at most.
     """
 
     name: str
     steps: int
 
 
-@dataclass(frozen=True)
-class Probed:
-    """What the probe found in one step.
-
-    Attributes:
-        loss: The loss of the probed samples, unscaled.
-        shuffled_loss: The loss where each sample is given another's input; NaN for one
-            sample.
-        names: The layers of `activations`.
-        activations: Float32 array of shape `[activations, len(ACTIVATIONS)]`, in the order
-            of the forward pass.
-        profiles: By recurrent layer a float32 array: the RMS of dL/dh_t at the time steps
-            it went through, the last one last. NaN where there was none, Inf where the
-            gradient was NaN or Inf.
-    """
-
-    loss: float
-    shuffled_loss: float
-    names: tuple[str, ...]
-    activations: np.ndarray
-    profiles: dict[str, np.ndarray]
-
-
 class Probe:
-    """Adds the probe to a train step while it is traced, and reads what came of it.
+    """Adds the probe to a train step while the step is traced, and reads its results.
 
     Args:
         model: A compiled Keras model.
-        samples: How many samples of a batch are probed, at most. A model with a stateful
+        samples: The number of samples of a batch that are probed, at most. A model with a stateful
             recurrent layer is given the whole batch.
-        xla: Whether the train step is compiled by XLA.
+        xla: Whether XLA compiles the train step.
 
     Attributes:
         activations: The layers whose outputs are measured, in the order of the forward
-            pass. Empty before the first trace, as is `recurrent`.
+            pass. The list is empty before the first trace, as is `recurrent`.
         recurrent: The layers that are measured through time, in the same order.
         size: The length of the vector that `trace` returns.
     """
@@ -109,7 +93,7 @@ class Probe:
         self._function = tf.function(self._probe, autograph=False)
         self._pure: list[Any] = []
         self._rows: list[Any] = []
-        self._loops: list[Any] = []
+        self._loops: list[tuple[Any, int]] = []
         self.activations: list[ActivationInfo] = []
         self.recurrent: list[RecurrentInfo] = []
 
@@ -122,21 +106,21 @@ class Probe:
         return _LOSSES + rows + sum(info.steps for info in self.recurrent)
 
     def trace(self, data: Any) -> tf.Tensor:
-        """Probes a batch: in the graph that is being traced, or at once.
+        """Probes a batch, in the graph that is being traced or eagerly.
 
         Args:
             data: What `train_step` was given: `x`, `(x, y)` or `(x, y, sample_weight)`.
 
         Returns:
-            A float32 vector of length `size`, which the first trace fixes. What a later
-            trace does not see is NaN in it.
+            A float32 vector of length `size`, which the first trace fixes. Values that a later
+            trace does not see are NaN.
 
         Raises:
-            TypeError: If the batch contains what cannot be sliced.
-            ValueError: If no layer was seen, or if running the model once more would
-                change the training.
+            TypeError: If a part of the batch cannot be sliced.
+            ValueError: If no layer was seen, or if one more run of the model would change the
+                training.
         """
-        # A graph of its own can be looked through before it becomes a part of the step.
+        # A separate graph can be checked before it becomes a part of the step.
         function = self._function
         if not tf.executing_eagerly():
             # When a step is traced anew, the model may have changed.
@@ -149,13 +133,13 @@ class Probe:
         return function(data)
 
     def _refuse_fixed_batch(self, data: Any) -> None:
-        """Traces the forward pass on fewer samples, where Keras does not know how many come.
+        """Traces the forward pass on fewer samples, where the size of the batch is unknown.
 
-        A model that reshapes to a batch of its own size would fail in the middle of the
-        training: the probe gives it fewer.
+        A model that reshapes to a fixed batch size would fail in the middle of the training,
+        because the probe gives it fewer samples.
         """
         tensors = tf.nest.flatten(keras.utils.unpack_x_y_sample_weight(data))
-        if not all(t is None or (isinstance(t, tf.Tensor) and _unknown_batch(t)) for t in tensors):
+        if not all(t is None or (isinstance(t, tf.Tensor) and without_size(t)) for t in tensors):
             return
 
         def forward(x: Any, y: Any, weight: Any) -> tf.Tensor:
@@ -173,10 +157,10 @@ class Probe:
             tf.function(forward, autograph=False).get_concrete_function(*fewer)
 
     def _probe(self, data: Any) -> tf.Tensor:
-        x, y, weight, share = self._slice(data)
+        x, y, weight, share = first_samples(self._model, data, self._samples)
         scale = _loss_scale(self._model.optimizer)
         variables = self._model.variables
-        # Keras' regularizers know what is in the scope's mapping only.
+        # Keras's regularizers know only what is in the mapping of the scope.
         values = [tf.convert_to_tensor(variable.value) for variable in variables]
         if self._xla:
             given = tf.nest.flatten((x, y, weight, scale), expand_composites=True)
@@ -189,7 +173,7 @@ class Probe:
             values = list(apart)
         factor = None
         if scale is not None:
-            factor = tf.cast(scale, tf.float32) * share / _for_all_replicas(tf.ones([]))
+            factor = tf.cast(scale, tf.float32) * share / loss_for_all_replicas(tf.ones([]))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             scope = keras.StatelessScope(list(zip(variables, values)), collect_losses=True)
             with scope, intercepted(self._model, tape) as seen:
@@ -201,45 +185,21 @@ class Probe:
             self._fix(seen)
         scope = keras.StatelessScope(list(zip(variables, values)), collect_losses=True)
         with scope, intercepted(self._model, tape):
-            shuffled = tf.cast(self._loss(_rolled(x), y, weight), tf.float32)
-        alone = tf.equal(_samples(y if x is None else x), 1)
+            shuffled = tf.cast(self._loss(rolled(x), y, weight), tf.float32)
+        alone = tf.equal(number_of_samples(y if x is None else x), 1)
         shuffled = tf.where(alone, math.nan, shuffled)
         losses = tf.stack([unscaled, shuffled])
-        return tf.concat([losses, self._measure(seen, tape, loss, factor)], 0)
-
-    def _slice(self, data: Any) -> tuple[Any, Any, Any, Any]:
-        """The first samples of a batch, and which share of it they are."""
-        parts = keras.utils.unpack_x_y_sample_weight(data)
-        tensors = [t for t in tf.nest.flatten(parts) if t is not None]
-        for tensor in tensors:
-            shape = tf.TensorShape(getattr(tensor, "shape", ()))
-            if isinstance(tensor, tf.SparseTensor) or shape.rank == 0:
-                raise TypeError(
-                    "The probe takes the first samples of each tensor of a batch. Received: a "
-                    f"{_kind(tensor)} of shape {shape}, which is "
-                    "sparse or has no first axis. Use probe=False."
-                )
-        if any(getattr(layer, "stateful", False) for layer in self._model._flatten_layers()):
-            return (*parts, 1.0)
-        total = _samples(tensors)
-        count = tf.minimum(total, self._samples)
-        share = tf.cast(count, tf.float32) / tf.cast(total, tf.float32)
-        if isinstance(total, int) and total <= self._samples:
-            return (*parts, share)
-        parts = tf.nest.map_structure(
-            lambda t: None if t is None else t[: self._samples], tuple(parts)
-        )
-        return (*parts, share)
+        return tf.concat([losses, measured(seen, self._rows, self._loops, tape, loss, factor)], 0)
 
     def _loss(self, x: Any, y: Any, weight: Any) -> tf.Tensor:
         model = self._model
-        arguments = {"training": True} if model._call_has_training_arg else {}
+        arguments = {"training": True} if takes_training(model) else {}
         y_pred = model(x, **arguments)
         compute = model.compute_loss
-        # Keras asks its own training argument of no method that overrides its own.
+        # A method that overrides the one of Keras need not take `training`.
         asked = "training" in inspect.signature(compute).parameters
         loss = compute(x, y, y_pred, weight, **({"training": True} if asked else {}))
-        return _for_all_replicas(loss)
+        return loss_for_all_replicas(loss)
 
     def _fix(self, seen: list[LayerOutput]) -> None:
         if not seen:
@@ -254,52 +214,22 @@ class Probe:
             for entry in seen
         ]
         loops = [entry for entry in seen if entry.through is not None]
-        self._loops = [entry.layer for entry in loops]
         self.recurrent = [
             RecurrentInfo(entry.name, min(entry.through.zeros.shape[1] or LONGEST, LONGEST))
             for entry in loops
             if entry.through is not None
         ]
-
-    def _measure(
-        self, seen: list[LayerOutput], tape: tf.GradientTape, loss: tf.Tensor, factor: Any
-    ) -> tf.Tensor:
-        sources = {
-            "outputs": [entry.outputs for entry in seen],
-            "before": [[] if entry.before is None else [entry.before] for entry in seen],
-            "zeros": [[] if entry.through is None else [entry.through.zeros] for entry in seen],
-        }
-        gradients = tape.gradient(loss, sources)
-        found = {id(entry.layer): i for i, entry in enumerate(seen)}
-        rows, profiles = [], []
-        for layer in self._rows:
-            i = found.get(id(layer))
-            if i is None:
-                rows.append(activations.UNKNOWN)
-                continue
-            reaching = [g for g in gradients["outputs"][i] if g is not None]
-            # A loss that is computed from logits goes past the function that gives the output.
-            reaching = reaching or [g for g in gradients["before"][i] if g is not None]
-            rows.append(activations.measures(seen[i], reaching))
-        for layer, info in zip(self._loops, self.recurrent):
-            i = found.get(id(layer))
-            through = None if i is None else seen[i].through
-            if i is None or through is None:
-                profiles.append(tf.fill([info.steps], math.nan))
-            else:
-                profiles.append(recurrent.profile(through, gradients["zeros"][i][0], info.steps))
-        table = activations.table(rows)
-        if factor is not None:
-            scaled = np.array(ACTIVATION_COLUMNS) == "gradient_rms"
-            table = tf.where(scaled, table / factor, table)
-            profiles = [profile / factor for profile in profiles]
-        return tf.concat([tf.reshape(table, [-1]), *profiles], 0)
+        self._loops = [(entry.layer, info.steps) for entry, info in zip(loops, self.recurrent)]
 
     def parse(self, vector: np.ndarray) -> Probed:
         """Reads what `trace` returned.
 
         Args:
-            vector: Float32 array of shape `[size]`.
+            vector: A float32 array of shape `[size]`.
+
+        Returns:
+            The record. In the profiles, a time step that no sample had is NaN, and Inf stands where
+            an entry of the gradient was NaN or Inf.
         """
         rows = _LOSSES + len(ACTIVATION_COLUMNS) * len(self.activations)
         profiles = {}
@@ -314,39 +244,18 @@ class Probe:
             loss=float(vector[0]),
             shuffled_loss=float(vector[1]),
             names=tuple(info.name for info in self.activations),
-            activations=vector[_LOSSES:rows].reshape(-1, len(ACTIVATION_COLUMNS)),
+            table=vector[_LOSSES:rows].reshape(-1, len(ACTIVATION_COLUMNS)),
             profiles=profiles,
         )
 
 
 def _loss_scale(optimizer: Any) -> Any:
-    """What training multiplies its loss by; None if by nothing.
+    """Gives what training multiplies its loss by; None for nothing.
 
-    Half-precision gradients that training sees thanks to it would be zero without.
+    Without this factor, half-precision gradients that training sees would be zero.
     """
     if optimizer is None:
         return None
     one = tf.ones([])
     scaled = optimizer.scale_loss(one)
     return None if scaled is one else tf.convert_to_tensor(scaled)
-
-
-def _samples(tensors: Any) -> Any:
-    """How many samples a batch has: a number, or a tensor where it is not known yet."""
-    first = tf.nest.flatten(tensors)[0]
-    if first.shape[0] is not None:
-        return first.shape[0]
-    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
-
-
-def _rolled(x: Any) -> Any:
-    """Gives each sample the input of the one before it, and the first that of the last."""
-    return tf.nest.map_structure(lambda tensor: tf.concat([tensor[-1:], tensor[:-1]], 0), x)
-
-
-def _unknown_batch(tensor: tf.Tensor) -> bool:
-    return tensor.shape.rank is not None and tensor.shape[0] is None
-
-
-def _kind(tensor: Any) -> str:
-    return "Tensor" if isinstance(tensor, tf.Tensor) else type(tensor).__name__

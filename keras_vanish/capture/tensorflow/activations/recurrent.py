@@ -1,6 +1,6 @@
 """Gradients with respect to what a recurrent layer hands from one time step to the next.
 
-A tensor of zeros is added to it at every time step. The gradient with respect to these
+A tensor of zeros is added to the states at every time step. The gradient with respect to these
 zeros is dL/dh_t, for all t at once and for any cell that a Keras loop runs.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src import backend
+
+from keras_vanish.capture.tensorflow.private_names import rnn, takes_training
 
 _LOOPS = {keras.layers.RNN.inner_loop, keras.layers.LSTM.inner_loop, keras.layers.GRU.inner_loop}
 
@@ -22,8 +23,8 @@ class Through:
     """One recurrent layer's pass over its sequences.
 
     Attributes:
-        zeros: What was added, of shape `[batch, time, entries]`, in the order of the input.
-        outputs: What the cell emitted, of shape `[batch, time, ...]`, in processing order.
+        zeros: The added zeros, of shape `[batch, time, entries]`, in the order of the input.
+        outputs: The outputs of the cell, of shape `[batch, time, ...]`, in processing order.
         mask: Bool tensor of shape `[batch, time]`, in processing order: False where a
             sample has no such time step. None where nothing is masked.
         backwards: Whether the layer goes from the last time step to the first.
@@ -36,7 +37,7 @@ class Through:
 
 
 def loops(layer: Any) -> bool:
-    """Whether it is a recurrent layer whose loop over time is the one of Keras."""
+    """Tells whether a layer is a recurrent one that runs Keras's own loop over time."""
     return isinstance(layer, keras.layers.RNN) and type(layer).inner_loop in _LOOPS
 
 
@@ -45,12 +46,13 @@ def run(
 ) -> tuple[Any, Through]:
     """Does what `layer.inner_loop` does, with zeros added to what its cell hands on.
 
-    That is every state and, where the cell emits something else than a state, its output.
+    The cell hands on every state. Where its output is none of the states, it hands on the output as
+    well.
 
     Args:
         layer: A recurrent layer for which `loops` holds.
-        tape: Where the zeros are watched.
-        sequences: What `inner_loop` is called with, as are those that follow.
+        tape: Watches the zeros.
+        sequences: The inputs that `inner_loop` is called with.
         initial_state: A tensor for each state, possibly nested.
         mask: None, or a bool tensor of shape `[batch, time]` or `[batch, time, 1]`.
         training: Whether the cell runs as in training.
@@ -58,8 +60,9 @@ def run(
     Returns:
         What `inner_loop` returns, and what `profile` needs.
     """
+    # The function is long because its inner functions share the sizes of what the cell hands on.
     arguments = {}
-    if getattr(layer.cell, "_call_has_training_arg", False):
+    if takes_training(layer.cell):
         arguments["training"] = training
     if not tf.nest.is_nested(initial_state):
         initial_state = [initial_state]
@@ -104,7 +107,7 @@ def run(
         return output, tf.nest.pack_sequence_as(after, new)
 
     mask = None if mask is None else tf.nest.flatten(mask)[0]
-    last, outputs, final = backend.rnn(
+    last, outputs, final = rnn(
         step,
         inputs,
         initial_state,
@@ -122,20 +125,21 @@ def run(
 
 
 def profile(through: Through, gradient: tf.Tensor | None, width: int) -> tf.Tensor:
-    """The RMS of dL/dh_t over time, in the order in which the layer goes through it.
+    """Computes the RMS of dL/dh_t over time, in the order in which the layer goes through it.
 
-    At each time step it is taken over the samples and over all entries of what the cell
-    hands on: an LSTM's h and c, the states of all stacked cells. The gradient is that with
-    respect to the states as the next step is given them: dL/dc_t of an LSTM does not
-    contain what c_t does through h_t, which is a state beside it.
+    The RMS at a time step is taken over the samples and over all entries of what the cell hands on:
+    h and c of an LSTM, the states of all stacked cells. The gradient is the one with respect to
+    the states as the next step is given them. So dL/dc_t of an LSTM does not contain what c_t does
+    through h_t, which is a state of its own.
 
-    Samples are aligned at their ends. The last entry belongs to the last time step that
-    each sample has, the one before it to the time step before; masked steps do not count.
+    Samples are aligned at their ends. The last entry belongs to the last time step of each sample,
+    the entry before to the time step before. Masked steps do not count.
 
     Args:
-        through: The layer's pass.
-        gradient: With respect to `through.zeros`; None if the loss does not depend on them.
-        width: How many time steps are kept: the last ones.
+        through: The pass of the layer.
+        gradient: The gradient with respect to `through.zeros`; None if the loss does not depend on
+            them.
+        width: The number of time steps that are kept: the last ones.
 
     Returns:
         A float32 tensor of shape `[width]`. NaN where no sample has such a time step, Inf

@@ -1,14 +1,14 @@
-"""Tells what state a traced computation has, and whether it leaves everything as it was."""
+"""The state that a traced computation changes or draws from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from tensorflow.python.framework import op_def_registry
+from keras_vanish.capture.tensorflow.private_names import operation_definition
 
-# Operations that TensorFlow calls stateful, because they read a state, control the flow
-# or fail, and that change nothing that outlives them.
+# TensorFlow calls these operations stateful, because they read a state, control the flow or fail.
+# They change nothing that outlives them.
 _HARMLESS = frozenset(
     {
         *("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"),
@@ -22,16 +22,16 @@ _HARMLESS = frozenset(
 
 
 def refuse_side_effects(graph: Any) -> None:
-    """Checks that what was traced assigns to no variable and advances no random state.
+    """Checks that a traced computation assigns to no variable and advances no random state.
 
     Args:
-        graph: The `FuncGraph`; the functions that it calls are looked at, too.
+        graph: The `FuncGraph`. The functions that it calls are checked as well.
 
     Raises:
-        ValueError: If it does, or may.
+        ValueError: If the computation does so, or may do so.
     """
     for name in _operations(graph):
-        definition = op_def_registry.get(name)
+        definition = operation_definition(name)
         stateful = definition is not None and definition.is_stateful
         if stateful and name not in _HARMLESS and not name.startswith("TensorArray"):
             raise ValueError(
@@ -43,13 +43,14 @@ def refuse_side_effects(graph: Any) -> None:
 
 
 def draws(graph: Any) -> bool:
-    """Whether what was traced draws random numbers from a state that is in the operation itself.
+    """Tells whether a traced computation draws random numbers from a state of an operation.
 
-    Each function that is made of it draws a sequence of its own, from the first number on.
+    Each function that is made of such a graph draws a sequence of its own, from the first number
+    on.
 
     Args:
-        graph: The `FuncGraph`; the functions that it calls are looked at, too. Of one that is too
-            large to be looked at, it is said that it does.
+        graph: The `FuncGraph`. The functions that it calls are checked as well. The answer for a
+            graph that is too large to be checked is True.
     """
     try:
         return any(map(_holds_seed, set(_operations(graph))))
@@ -58,7 +59,7 @@ def draws(graph: Any) -> bool:
 
 
 def _holds_seed(name: str) -> bool:
-    definition = op_def_registry.get(name)
+    definition = operation_definition(name)
     # Keras uses no dropout of cuDNN's, to which alone the seed belongs.
     if definition is None or name.startswith("Cudnn"):
         return False

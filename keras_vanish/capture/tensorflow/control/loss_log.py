@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.private_names import holds_numbers
 from keras_vanish.capture.tensorflow.ring_buffer import RingBuffer
 
 
@@ -48,6 +49,6 @@ def _is_here(tensor: Any) -> bool:
 
     Nor is it, if it is the probe's, which has a graph of its own.
     """
-    if not tf.is_tensor(tensor) or hasattr(tensor, "_numpy"):
+    if not tf.is_tensor(tensor) or holds_numbers(tensor):
         return tf.executing_eagerly()
     return not tf.executing_eagerly() and tensor.graph is tf.compat.v1.get_default_graph()

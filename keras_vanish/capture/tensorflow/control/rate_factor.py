@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.attributes import replaced
+from keras_vanish.capture.tensorflow.private_names import current_rate, current_rate_replaced
 from keras_vanish.capture.tensorflow.update import Update
 from keras_vanish.capture.tensorflow.variables import unmanaged
 
@@ -63,11 +63,11 @@ class RateFactor:
 
         In a `tf.function` it need only be open while the function is traced.
         """
-        current = optimizer._get_current_learning_rate
+        current = current_rate(optimizer)
 
         def multiplied() -> tf.Tensor:
             rate = keras.ops.convert_to_tensor(current())
             return rate * tf.cast(self._factor, rate.dtype)
 
-        with replaced(optimizer, "_get_current_learning_rate", multiplied):
+        with current_rate_replaced(optimizer, multiplied):
             yield

@@ -13,6 +13,7 @@ from keras_vanish.capture.backend import Controls
 from keras_vanish.capture.tensorflow.control.guard import Guard
 from keras_vanish.capture.tensorflow.control.loss_log import LossLog
 from keras_vanish.capture.tensorflow.control.rate_factor import RateFactor
+from keras_vanish.capture.tensorflow.private_names import flattened, own_non_trainable_variables
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def built(controls: Controls, xla: bool) -> StepControls:
 def _running(model: Any) -> Iterator[Any]:
     """What the forward pass itself changes, without what is frozen and the states of seeds."""
     yield from model.metrics_variables
-    for layer in model._flatten_layers():
-        for variable in layer._non_trainable_variables:
+    for layer in flattened(model):
+        for variable in own_non_trainable_variables(layer):
             if tf.as_dtype(variable.dtype).is_floating:
                 yield variable
 

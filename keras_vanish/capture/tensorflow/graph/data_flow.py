@@ -1,7 +1,7 @@
 """The order in which data flows through a model's variables, read from its traced forward pass.
 
-Which layer's output another layer's operation consumes decides. So the order is right for
-subclassed models too, whatever the order in which they created their layers.
+One layer follows another if its operations consume what the other computes. So the order is right
+for subclassed models too, whatever the order in which they created their layers.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 
 
 def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
-    """Orders variables by how far they are from the output of a traced forward pass.
+    """Ranks variables by their distance from the output of a traced forward pass.
 
     A layer's operations consume its variables. One layer is upstream of another if a
     chain of operations leads from it to the other. A variable's rank is minus the length
-    of the longest such chain that starts at it, so that parallel branches are aligned
-    at the loss, where back-propagation begins; ties keep the order of first use.
+    of the longest such chain that starts at it. So parallel branches are aligned at the loss,
+    where back-propagation begins. Ties keep the order of first use.
 
     Args:
         graph: The `FuncGraph` in which the forward pass was traced.
         handles: The resource handle of each variable, as captured by the graph.
 
     Returns:
-        One rank a variable: smallest at the input. Variables that the graph does not
-        use come last.
+        One rank a variable, smallest at the input. Variables that the graph does not use come
+        last.
     """
     inside = {id(outer): inner for outer, inner in graph.captures}
     placeholder: dict[int, int] = {}
@@ -54,7 +54,7 @@ def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
 
 
 def _initialises(operation: Any) -> bool:
-    """Whether it belongs to a variable that was made while the graph was traced."""
+    """Tells whether an operation initialises a variable that was made during the tracing."""
     if operation.type in ("If", "StatelessIf"):
         operation = operation.inputs[0].op
     return bool(operation.type == "VarIsInitializedOp")

@@ -1,12 +1,12 @@
-"""Reads tensors so that the computation they come from is compiled as if unread.
+"""Reads tensors so that the computation that they come from is compiled as if it were unread.
 
 XLA fuses the last elementwise operations of a gradient into the optimizer's update,
 where a multiplication and an addition become one, rounded once. TensorFlow's own graph
 optimizer reorders products whose factors differ in shape, such as that of a normalisation's
-gradient and the learning rate. A tensor that something else reads too is left out of that: the
+gradient and the learning rate. Neither happens to a tensor that something else reads as well: the
 weights of a monitored run would then differ in the last bit. So the monitor repeats those
-operations, from inputs that are stored in any case. What keeps the two apart is a barrier
-under XLA, and elsewhere the branch of a `tf.cond`.
+operations, from inputs that are stored in any case. A barrier keeps the two computations apart
+under XLA, and the branch of a `tf.cond` does elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from keras_vanish.capture.tensorflow.private_names import xla_barrier
 
 # Operations that XLA fuses into what consumes them, and whose inputs are all data.
 # fmt: off
@@ -27,37 +28,37 @@ _ELEMENTWISE = frozenset({
 })
 # fmt: on
 
-# A product that nothing but a sum reads, XLA computes in one with the sum: on CPUs where its
-# result is a vector, on GPUs any.
+# XLA computes a product together with a sum if nothing but the sum reads it. On CPUs it does so for
+# products that are vectors, on GPUs for all.
 _PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul"})
 _SUMS = frozenset({"Add", "AddN", "AddV2", "Sub"})
 
-#: The name scope of operations that the monitor adds before it reads: training has none of
-#: them, and so the compiler joins nothing with them.
+#: The name scope of operations that the monitor adds before it reads. Training has none of them,
+#: and so the compiler joins nothing with them.
 OURS = "keras_vanish"
 
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The same tensors, behind a barrier across which XLA neither fuses nor shares."""
-    return list(gen_xla_ops.xla_optimization_barrier(input=list(tensors)))
+    """Gives the same tensors, behind a barrier across which XLA neither fuses nor shares."""
+    return xla_barrier(tensors)
 
 
 def ends_elementwise(tensor: Any) -> bool:
-    """Whether `repeated` computes a symbolic tensor, or the values of `IndexedSlices`, again."""
+    """Tells whether `repeated` computes a tensor, or the values of `IndexedSlices`, again."""
     values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
     return values.op.type in _ELEMENTWISE
 
 
 def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
-    """The same values as `tensors`, computed again.
+    """Computes the values of tensors again.
 
     Args:
         tensors: Symbolic tensors or `IndexedSlices`.
-        barrier: Whether XLA compiles the graph. Where it does not, this must be called within
-            a branch of a `tf.cond`, or the two computations are made one again.
+        barrier: Whether XLA compiles the graph. If it does not, the caller must be within a branch
+            of a `tf.cond`, or TensorFlow makes the two computations one again.
 
     Returns:
-        One tensor for each, equal to it bit for bit.
+        One tensor for each of `tensors`, equal to it bit for bit.
     """
     graph = tf.compat.v1.get_default_graph()
     made: dict[int, tf.Tensor] = {}

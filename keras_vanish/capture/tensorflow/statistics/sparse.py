@@ -1,10 +1,10 @@
-"""The numbers of a sparse gradient, from its rows alone.
+"""The statistics of a sparse gradient, from its rows alone.
 
-An embedding's gradient has a row for each token of the batch, and is zero everywhere else. To
-make it dense, as large as the whole vocabulary, would cost memory that training does not need.
+An embedding's gradient has a row for each token of the batch, and is zero everywhere else. A dense
+gradient, as large as the whole vocabulary, would take memory that training does not need.
 
-The number of rows that differ is not known when a step is traced, which XLA does not allow:
-there, gradients are made dense.
+The number of distinct rows is unknown when a step is traced. XLA does not allow that: under XLA,
+gradients are made dense.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_vanish.capture.tensorflow.statistics import statistics
+from keras_vanish.capture.tensorflow.statistics.finite_moments import careful_parts
+from keras_vanish.capture.tensorflow.statistics.histograms import counts_by_exponent
+from keras_vanish.capture.tensorflow.statistics.moments import exact, tiny
+from keras_vanish.capture.tensorflow.statistics.packing import computing_dtype
 from keras_vanish.records.bins import ZERO_BIN
 
 
@@ -25,9 +28,10 @@ class Rows:
     """The entries of a sparse gradient.
 
     Attributes:
-        entries: Those of the rows that it has, each row once: float32 or float64, of one axis.
-        absent: How many more there are, which are all zero; int64 scalar.
-        size: How many there are in all; a scalar in the dtype of `entries`.
+        entries: The entries of the rows that it has, each row once: float32 or float64, of one
+            axis.
+        absent: The number of other entries, which are all zero; an int64 scalar.
+        size: The number of all entries; a scalar in the dtype of `entries`.
     """
 
     entries: tf.Tensor
@@ -40,13 +44,13 @@ def rows_of(gradient: Any, shape: Sequence[int]) -> Rows:
 
     Args:
         gradient: `IndexedSlices` of any dtype; a tensor has all rows.
-        shape: That of the variable.
+        shape: The shape of the variable.
     """
     values = gradient
     if isinstance(gradient, tf.IndexedSlices):
         indices, places = tf.unique(gradient.indices)
         values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
-    entries = tf.cast(tf.reshape(values, [-1]), statistics.computing_dtype(values.dtype))
+    entries = tf.cast(tf.reshape(values, [-1]), computing_dtype(values.dtype))
     size = math.prod(shape)
     return Rows(
         entries=entries,
@@ -56,21 +60,28 @@ def rows_of(gradient: Any, shape: Sequence[int]) -> Rows:
 
 
 def moments(rows: Rows) -> tf.Tensor:
-    """The moments as `statistics.moments` gives them: float32 of shape `[len(MOMENTS)]`."""
+    """Computes the moments, as `moments.moments` does.
+
+    Args:
+        rows: The rows of the gradient.
+
+    Returns:
+        A float32 tensor of shape `[len(MEASURED_MOMENTS)]`.
+    """
     x = rows.entries
     square = 2 * tf.nn.l2_loss(x) / rows.size
     mean = tf.reduce_sum(x) / rows.size
     low, high = _with_zeros(rows, tf.reduce_min(x), tf.reduce_max(x))
     none = tf.zeros_like(mean)
     return tf.cond(
-        statistics.exact(square, low, high),
+        exact(square, low, high),
         lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none]), tf.float32),
         lambda: _careful(rows),
     )
 
 
 def _careful(rows: Rows) -> tf.Tensor:
-    parts = statistics.careful_parts(rows.entries[tf.newaxis])
+    parts = careful_parts(rows.entries[tf.newaxis])
     count, scale, squares, total, low, high, nan, inf = tf.unstack(parts[0])
     count += tf.cast(rows.absent, count.dtype)
     moments = [
@@ -92,19 +103,19 @@ def _with_zeros(rows: Rows, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor,
 
 
 def clipped_root_mean_square(rows: Rows, unclipped: tf.Tensor) -> tf.Tensor:
-    """The RMS as `statistics.clipped_root_mean_squares` gives it, a float32 scalar.
+    """Computes the RMS, as `moments.clipped_root_mean_squares` does: a float32 scalar.
 
     Args:
-        rows: The clipped gradient's.
-        unclipped: Its RMS before clipping, float32.
+        rows: The rows of the clipped gradient.
+        unclipped: The RMS before clipping, float32.
     """
     square = 2 * tf.nn.l2_loss(rows.entries) / rows.size
     clipped = tf.cast(tf.sqrt(square), tf.float32)
-    return tf.where(statistics.tiny(square), unclipped, clipped)
+    return tf.where(tiny(square), unclipped, clipped)
 
 
 def exponent_histogram(rows: Rows) -> tf.Tensor:
-    """Counts of all entries by binary exponent: float32 of shape `[BINS]`."""
-    counts = tf.cast(statistics.counts_by_exponent(rows.entries), tf.float32)
+    """Counts all entries by binary exponent: float32 of shape `[BINS]`."""
+    counts = tf.cast(counts_by_exponent(rows.entries), tf.float32)
     zeros = tf.cast(rows.absent, tf.float32)
     return tf.tensor_scatter_nd_add(counts, [[ZERO_BIN]], zeros[tf.newaxis])

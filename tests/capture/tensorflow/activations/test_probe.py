@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_vanish.capture.tensorflow.activations.probe import SAMPLES, Probe, Probed
+from keras_vanish.capture.tensorflow.activations.probe import SAMPLES, Probe
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
+from keras_vanish.records.probed import Probed
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +36,7 @@ def probed(model: Any, *batch: Any, probe: Probe | None = None) -> Probed:
 
 
 def column(found: Probed, name: str) -> np.ndarray:
-    return found.activations[:, ACTIVATION_COLUMNS.index(name)]
+    return found.table[:, ACTIVATION_COLUMNS.index(name)]
 
 
 def rms(x: Any) -> float:
@@ -147,9 +148,9 @@ def test_only_the_first_samples_are_probed() -> None:
     model, x, y, weight = mlp(), numbers(50, 6), numbers(50, 3), np.abs(numbers(50))
     x[SAMPLES:] = np.nan
     whole, part = probed(model, x, y, weight), probed(model, *(a[:SAMPLES] for a in (x, y, weight)))
-    np.testing.assert_array_equal(whole.activations, part.activations)
+    np.testing.assert_array_equal(whole.table, part.table)
     assert np.isfinite(column(whole, "gradient_rms")).all()
-    assert not np.allclose(whole.activations, probed(model, x, y).activations, equal_nan=True)
+    assert not np.allclose(whole.table, probed(model, x, y).table, equal_nan=True)
 
 
 def test_a_batch_of_one() -> None:
@@ -177,7 +178,7 @@ def test_structured_and_ragged_batches_are_sliced() -> None:
     probe = Probe(ragged)
     vector = probe.trace((x, tf.constant(numbers(40, 1))))
     whole = tf.reduce_mean(x, 1)[:SAMPLES]
-    output = probe.parse(vector.numpy()).activations[0, ACTIVATION_COLUMNS.index("output_rms")]
+    output = probe.parse(vector.numpy()).table[0, ACTIVATION_COLUMNS.index("output_rms")]
     assert output == pytest.approx(rms(ragged(whole)), rel=1e-4)
 
 
@@ -360,7 +361,7 @@ def test_what_a_later_trace_does_not_see_is_missing() -> None:
     probe = Probe(model)
     probed(model, numbers(4, 2), numbers(4, 2), probe=probe)
     model.skip = True
-    rows = probed(model, numbers(5, 2), numbers(5, 2), probe=probe).activations
+    rows = probed(model, numbers(5, 2), numbers(5, 2), probe=probe).table
     assert np.isnan(rows[0]).all()
     assert rows[1, ACTIVATION_COLUMNS.index("gradient_rms")] > 0
 
@@ -387,7 +388,7 @@ def test_the_loss_and_the_size_of_the_outputs() -> None:
     expected = model.evaluate(x[:32], y[:32], verbose=0)
     assert found.loss == pytest.approx(expected, rel=1e-5)
     assert found.names == tuple(layer.name for layer in (model.layers[0], model.layers[2]))
-    assert found.activations[:, ACTIVATION_COLUMNS.index("size")].tolist() == [20, 2]
+    assert found.table[:, ACTIVATION_COLUMNS.index("size")].tolist() == [20, 2]
 
 
 @pytest.mark.smoke

@@ -293,5 +293,5 @@ def test_what_is_emitted_is_not_changed() -> None:
     x[1, 3:] = 0
     probe = Probe(model)
     found = probe.parse(probe.trace((tf.constant(x), tf.constant(y))).numpy())
-    output_rms = found.activations[-1, ACTIVATION_COLUMNS.index("output_rms")]
+    output_rms = found.table[-1, ACTIVATION_COLUMNS.index("output_rms")]
     assert output_rms == pytest.approx(rms(model(x)), rel=1e-5)

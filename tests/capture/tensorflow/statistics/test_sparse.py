@@ -19,7 +19,11 @@ from tensorflow.python.framework import indexed_slices
 
 from keras_vanish import GradientMonitor
 from keras_vanish.capture.tensorflow.recorder import Recorder
-from keras_vanish.capture.tensorflow.statistics import sparse, statistics
+from keras_vanish.capture.tensorflow.statistics import sparse
+from keras_vanish.capture.tensorflow.statistics.histograms import exponent_histograms
+from keras_vanish.capture.tensorflow.statistics.moments import clipped_root_mean_squares
+from keras_vanish.capture.tensorflow.statistics.moments import moments as dense_moments
+from keras_vanish.capture.tensorflow.statistics.packing import Packing
 from keras_vanish.records.bins import ZERO_BIN
 from keras_vanish.records.statistics import FLOATS, MOMENTS
 
@@ -42,7 +46,7 @@ def gradients(draw: Callable[..., Any]) -> tuple[list[int], Array]:
 @functools.cache
 def both_ways(dtype: tf.DType) -> Callable[..., Any]:
     """Moments, RMS after clipping and histogram: of the slices, and of what they make dense."""
-    packing = statistics.Packing([SHAPE], [dtype])
+    packing = Packing([SHAPE], [dtype])
 
     @tf.function(
         input_signature=[
@@ -60,11 +64,9 @@ def both_ways(dtype: tf.DType) -> Callable[..., Any]:
             sparse.exponent_histogram(rows),
         )
         packed = packing.pack([tf.convert_to_tensor(slices)])
-        (expected,) = statistics.moments(packing.groups, packed, False)
-        (clipped,) = statistics.clipped_root_mean_squares(
-            packing.groups, packed, [expected[:, 0]], False
-        )
-        counts = statistics.exponent_histograms(packing.groups, packed)
+        (expected,) = dense_moments(packing.groups, packed, False)
+        (clipped,) = clipped_root_mean_squares(packing.groups, packed, [expected[:, 0]], False)
+        counts = exponent_histograms(packing.groups, packed)
         return ours, (expected[0], clipped[0], counts[0])
 
     return compute

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_vanish.capture.tensorflow.activations.activations import UNKNOWN, measures, table
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput
+from keras_vanish.capture.tensorflow.activations.measures import UNKNOWN, measures, table
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
 

@@ -1,4 +1,4 @@
-"""What the outputs of an activation function tell: dead units, saturation, attention."""
+"""The state of units, told by what they give: dead units, saturation, attention."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _SATURATED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 def saturated(function: Any, y: tf.Tensor, present: tf.Tensor | None = None) -> Any:
-    """The share of entries at which an activation function is flat.
+    """Computes the share of entries at which an activation function is flat.
 
     Args:
-        function: The activation function. Known by name are sigmoid, tanh, softsign,
+        function: The activation function. The known names are sigmoid, tanh, softsign,
             hard_sigmoid and hard_tanh.
-        y: What it gave.
+        y: Its output.
         present: Bool tensor of the shape of the first axes of `y`: which entries count.
 
     Returns:
-        A float64 scalar; NaN for another function.
+        A float64 scalar; NaN for any other function.
     """
     flat = _SATURATED.get(getattr(function, "__name__", ""))
     if flat is None:
@@ -51,7 +51,7 @@ def saturated(function: Any, y: tf.Tensor, present: tf.Tensor | None = None) -> 
 
 
 def rectifies(function: Any) -> bool:
-    """Whether an activation function gives exactly zero for every negative number."""
+    """Tells whether an activation function gives exactly zero for every negative number."""
     try:
         with tf.init_scope():
             y = np.asarray(function(tf.constant([[-64.0, -8.0, -1.0, -0.125, 1.0]])))
@@ -61,10 +61,10 @@ def rectifies(function: Any) -> bool:
 
 
 def dead(y: tf.Tensor, axis: int) -> tf.Tensor:
-    """The share of units that are exactly zero for every sample and position.
+    """Computes the share of units that are exactly zero for every sample and position.
 
     Args:
-        y: What a function gave for which `rectifies` holds.
+        y: The output of a function for which `rectifies` holds.
         axis: The axis of the units.
     """
     others = [i for i in range(y.shape.rank) if i != axis % y.shape.rank]
@@ -72,19 +72,20 @@ def dead(y: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def entropy(weights: tf.Tensor, mask: Any, axes: int) -> tf.Tensor:
-    """How evenly attention is spread: 0 if each query attends to one key, 1 if to all alike.
+    """Computes how evenly attention is spread.
 
-    The mean over queries and heads of the entropy, divided by the logarithm of the number
-    of keys that the query may attend to. Queries with fewer than two are left out.
+    The result is 0 if each query attends to one key, and 1 if each attends to all keys alike. It is
+    the mean over queries and heads of the entropy, divided by the logarithm of the number of keys
+    that the query may attend to. Queries that may attend to fewer than two keys are left out.
 
     Args:
         weights: Attention weights, which add up to 1 over the last `axes` axes.
-        mask: None, or what can be broadcast to the shape of `weights`: True at keys that
-            a query may attend to.
-        axes: How many axes of keys there are.
+        mask: A tensor that can be broadcast to the shape of `weights`, True at keys that a query
+            may attend to; or None.
+        axes: The number of axes of keys.
 
     Returns:
-        A float64 scalar; NaN where every query is left out.
+        A float64 scalar; NaN if every query is left out.
     """
     keys = list(range(-axes, 0))
     weights = tf.cast(weights, tf.float32)
@@ -100,6 +101,6 @@ def entropy(weights: tf.Tensor, mask: Any, axes: int) -> tf.Tensor:
 
 
 def activation_of(layer: Any) -> Any:
-    """The function that a recurrent layer's states come out of; None if unknown."""
+    """Gives the activation function of a recurrent layer's states; None if it is unknown."""
     known = (keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)
     return layer.activation if isinstance(layer, known) else None

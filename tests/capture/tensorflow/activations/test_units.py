@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_vanish.capture.tensorflow.activations import health
+from keras_vanish.capture.tensorflow.activations import units
 from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
@@ -21,7 +21,7 @@ def column(model: Any, name: str, *x: np.ndarray, loss: Any = "mse") -> np.ndarr
     inputs = [tf.constant(part, tf.float32) for part in x]
     probe = Probe(model)
     vector = probe.trace((inputs if len(x) > 1 else inputs[0], model(*inputs[:1]) + 1.0))
-    return probe.parse(vector.numpy()).activations[:, ACTIVATION_COLUMNS.index(name)]
+    return probe.parse(vector.numpy()).table[:, ACTIVATION_COLUMNS.index(name)]
 
 
 @pytest.mark.smoke
@@ -65,11 +65,11 @@ def test_a_channel_is_a_unit() -> None:
     ],
 )
 def test_what_rectifies(function: Any, rectifies: bool) -> None:
-    assert health.rectifies(function) is rectifies
+    assert units.rectifies(function) is rectifies
 
     @tf.function
     def traced() -> Any:
-        assert health.rectifies(function) is rectifies
+        assert units.rectifies(function) is rectifies
         return tf.zeros([])
 
     traced()
@@ -88,7 +88,7 @@ def test_an_entry_is_saturated_where_the_slope_is_a_twentieth_of_the_steepest(
     slope = tape.gradient(y, z).numpy()
     expected = np.mean(slope < 0.05 * slope.max())
     assert 0.1 < expected < 0.9
-    assert float(health.saturated(activation, y)) == pytest.approx(expected, abs=2e-3)
+    assert float(units.saturated(activation, y)) == pytest.approx(expected, abs=2e-3)
 
 
 def test_larger_weights_saturate_and_another_function_is_unknown() -> None:
@@ -157,10 +157,10 @@ def test_entropy_counts_the_keys_that_a_query_may_attend_to() -> None:
     weights = tf.constant([[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.25, 0.5]]])
     mask = tf.constant([[[True, True, False], [True, False, False], [True, True, True]]])
     third = 1.5 * np.log(2) / np.log(3)
-    assert float(health.entropy(weights, mask, 1)) == pytest.approx((1 + third) / 2)
+    assert float(units.entropy(weights, mask, 1)) == pytest.approx((1 + third) / 2)
     everything = (np.log(2) / np.log(3) + 0 + third) / 3
-    assert float(health.entropy(weights, None, 1)) == pytest.approx(everything)
-    assert np.isnan(health.entropy(weights, tf.constant([[[True, False, False]]]), 1))
+    assert float(units.entropy(weights, None, 1)) == pytest.approx(everything)
+    assert np.isnan(units.entropy(weights, tf.constant([[[True, False, False]]]), 1))
 
 
 def test_explicit_attention_gives_what_the_fused_kernel_gives() -> None:

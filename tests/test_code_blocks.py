@@ -63,6 +63,7 @@ IMPORT = "\nfrom keras_vanish import GradientMonitor\n"
 PREAMBLES = {
     "README.md": MODEL + LOOP,
     "index.md": MODEL + LOOP,
+    "rescue.md": MODEL + IMPORT,
     "distribution.md": MODEL + IMPORT + "import tensorflow as tf\ny = np.eye(3)[y]\n",
 }
 

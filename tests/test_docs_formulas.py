@@ -16,10 +16,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keras_vanish import GradientMonitor, Reading, diagnosis
-from keras_vanish.capture.tensorflow.activations import health, probe
+from keras_vanish.capture.tensorflow.activations import probe, units
 from keras_vanish.capture.tensorflow.control import guard
 from keras_vanish.capture.tensorflow.installation import SHORT_RUN
-from keras_vanish.capture.tensorflow.statistics import statistics
+from keras_vanish.capture.tensorflow.statistics import sampling
 from keras_vanish.diagnosis import AGREEING_READINGS, diagnose, loss_trend, profiles, progress
 from keras_vanish.diagnosis.findings import finding, float16, time, update
 from keras_vanish.interventions import (
@@ -114,10 +114,10 @@ SAYS: list[tuple[str, str]] = [
     ("readme", f"a bar of {word(table._BAR_DECADES)} cells, one a decade"),
     (
         "readme",
-        f"from about {thousands(statistics._HISTOGRAM_SAMPLE[0])} to "
-        f"{thousands(statistics._HISTOGRAM_SAMPLE[1])} entries of each variable, in evenly "
-        f"spaced runs of {word(statistics._RUN)}, weight RMS and update ratio from about "
-        f"{thousands(statistics._UPDATE_SAMPLE[0])} to {thousands(statistics._UPDATE_SAMPLE[1])}",
+        f"from about {thousands(sampling._HISTOGRAM_SAMPLE[0])} to "
+        f"{thousands(sampling._HISTOGRAM_SAMPLE[1])} entries of each variable, in evenly "
+        f"spaced runs of {word(sampling.RUN)}, weight RMS and update ratio from about "
+        f"{thousands(sampling._UPDATE_SAMPLE[0])} to {thousands(sampling._UPDATE_SAMPLE[1])}",
     ),
     ("score", f"At {number(finding.THRESHOLD)} or more a score is flagged"),
     ("score", f"A layer whose update ratio reaches {number(profiles.OPENING_RATIO)}"),
@@ -132,7 +132,7 @@ SAYS: list[tuple[str, str]] = [
     ("score", f"stays at {percent(recurrent.HORIZON_SHARE)} of its last value or more"),
     ("score", f"reaches {percent(progress.LEARNED_SHARE)} (`LEARNED_SHARE`)"),
     ("score", f"before there are {word(progress.PATIENCE)} readings (`PATIENCE`)"),
-    ("score", f"the slope is less than {percent(health._FLAT)} of the steepest"),
+    ("score", f"the slope is less than {percent(units._FLAT)} of the steepest"),
     ("score", f"whose signal is {word(profiles.CRITICAL_DECAY)} decades or more below the largest"),
     ("score", f"those {word(profiles.CRITICAL_DECAY)} decades or more above the layer nearest"),
     ("score", f"recurrent layers that lose {word(profiles.CRITICAL_DECAY)} decades or more"),

@@ -52,6 +52,11 @@ class Diagnosis:
         """Whether this reading alone settles the verdict on the run, for the time being."""
         return illness_of(self.verdict, self.cause).decisive(self.components)
 
+    @property
+    def certain(self) -> bool:
+        """The same as `decisive`, under the name that earlier versions gave it."""
+        return self.decisive
+
     def sentence(self) -> str:
         """The verdict in plain words, with the layers to blame."""
         return illness_of(self.verdict, self.cause).sentence(self.reading, self.blame)

@@ -1,4 +1,4 @@
-"""The layout of the rows that a backend fills and a log holds, and how to read them by name."""
+"""The columns of a table, read by their names."""
 
 from __future__ import annotations
 
@@ -6,29 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-from keras_vanish.records.activations import ACTIVATION_COLUMNS
-from keras_vanish.records.bins import (
-    BFLOAT16_FIRST_BIN,
-    BINS,
-    EXPONENT_BINS,
-    FLOAT16_FIRST_BIN,
-    ZERO_BIN,
-)
-from keras_vanish.records.statistics import COLUMNS, FLOATS, MOMENTS
-
-__all__ = [
-    "ACTIVATION_COLUMNS",
-    "BFLOAT16_FIRST_BIN",
-    "BINS",
-    "COLUMNS",
-    "EXPONENT_BINS",
-    "FLOAT16_FIRST_BIN",
-    "FLOATS",
-    "MOMENTS",
-    "ZERO_BIN",
-    "by_name",
-]
 
 
 def by_name(

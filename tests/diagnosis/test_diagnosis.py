@@ -47,4 +47,8 @@ def test_a_diagnosis_whose_cause_was_changed_still_has_words(make_reading: MakeR
     sick = dataclasses.replace(healthy, verdict="vanishing", blame=("a",))
     assert sick.sentence() == "Gradients vanish on the way to the input. Starved: a."
     assert not sick.decisive
-    assert dataclasses.replace(healthy, verdict="nonfinite").decisive
+    nonfinite = dataclasses.replace(healthy, verdict="nonfinite")
+    assert nonfinite.decisive
+    # The name that earlier versions gave it.
+    assert nonfinite.certain
+    assert not sick.certain

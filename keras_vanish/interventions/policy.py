@@ -22,6 +22,8 @@ class ClippingPolicy(Protocol):
     """Decides when the train step clips gradients, and to which norm: `auto_clip=...`.
 
     ```python
+    from keras_vanish.interventions import Limits
+
     class TwiceTheLargest:
         def begin(self) -> float:
             return 0.0
@@ -63,6 +65,8 @@ class RatePolicy(Protocol):
     A subclass only has to implement `begin`, `factor` and `decide`.
 
     ```python
+    from keras_vanish.interventions import Intervention, Observation, RatePolicy
+
     class HalveOnExplosion(RatePolicy):
         def begin(self) -> float:
             return 1.0

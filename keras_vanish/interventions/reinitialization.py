@@ -86,6 +86,8 @@ class Reinitialization:
     weights back.
 
     ```python
+    from keras_vanish.interventions import Reinitialization
+
     GradientMonitor("logs", auto_init=Reinitialization(protect=["embedding"]))
     ```
 

@@ -16,6 +16,8 @@ class AdaptiveClipping:
     The train step applies the limit at every step. The policy needs no history.
 
     ```python
+    from keras_vanish.interventions import AdaptiveClipping
+
     GradientMonitor("logs", auto_clip=AdaptiveClipping(clipping=0.01))
     ```
 

@@ -14,6 +14,8 @@ class NormClipping:
     """Clips gradients to a fixed global norm.
 
     ```python
+    from keras_vanish.interventions import NormClipping
+
     GradientMonitor("logs", auto_clip=NormClipping(norm=1.0))
     ```
 

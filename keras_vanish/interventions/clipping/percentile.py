@@ -21,6 +21,8 @@ class PercentileClipping:
     of two. So the limit lies within 1.1% of the percentile, and the memory stays bounded.
 
     ```python
+    from keras_vanish.interventions import PercentileClipping
+
     GradientMonitor("logs", auto_clip=PercentileClipping(percentile=10))
     ```
 

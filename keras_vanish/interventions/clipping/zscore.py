@@ -52,6 +52,8 @@ class ZScoreClipping:
     multiplies both limits by it. Norms that are zero or not finite are ignored.
 
     ```python
+    from keras_vanish.interventions import ZScoreClipping
+
     GradientMonitor("logs", auto_clip=ZScoreClipping(z=6.0))
     ```
 

@@ -73,6 +73,8 @@ class LearningRateControl(RatePolicy):
     the total effect of one gradient is `1 / (1 - momentum)` times its first update.
 
     ```python
+    from keras_vanish.interventions import LearningRateControl
+
     GradientMonitor("logs", auto_lr=LearningRateControl(highest=1.0))  # Never raises the rate.
     ```
 

@@ -37,6 +37,8 @@ class Rollback:
     needs four times as many bad steps.
 
     ```python
+    from keras_vanish.interventions import Rollback
+
     GradientMonitor("logs", auto_rollback=Rollback(copies=3, folder="good_states"))
     ```
 

@@ -62,9 +62,9 @@ class GradientMonitor(keras.callbacks.Callback):
         log_dir: The directory of the event files, such as `"logs"`. With None, the monitor writes
             no files and only keeps `history`.
         update_freq: The number of optimizer steps between two readings, at least 1, such as `100`.
-            The first step of each `fit` is always read. `"batch"` reads every step. `"epoch"` reads
-            the last step of each epoch, or the first one while the length of the epoch is unknown.
-            With gradient accumulation, an optimizer step is a real update of the weights.
+            The first step of each `fit` is read as well. `"batch"` reads every step. `"epoch"` only
+            reads the last step of each epoch, or the first one while the length of the epoch is
+            unknown. With gradient accumulation, an optimizer step is a real update of the weights.
         histograms: Whether to write a histogram of each variable's gradient. `histograms=False`
             makes the event files smaller.
         probe: Whether to run the model once more on recorded steps, on at most 32 samples of the
@@ -87,10 +87,10 @@ class GradientMonitor(keras.callbacks.Callback):
             are computed from a batch of its data. Pass True or a `Reinitialization`, such as
             `auto_init=Reinitialization(protect=["embedding"])`. This flag has no effect in a custom
             training loop.
-        dry_run: Whether the flags only report what they would do. `GradientMonitor("logs",
-            auto_lr=True, dry_run=True)` leaves the training unchanged.
-        on_diagnosis: A function that is called with each `Diagnosis`, such as `on_diagnosis=lambda
-            d: print(d.verdict)`. An exception in it becomes a warning.
+        dry_run: Whether the flags only report what they would do, as in
+            `GradientMonitor("logs", auto_lr=True, dry_run=True)`.
+        on_diagnosis: A function that is called with each `Diagnosis`, such as
+            `lambda diagnosis: print(diagnosis.verdict)`. An exception in it becomes a warning.
 
     Attributes:
         history: Each `Diagnosis`, oldest first.
@@ -196,6 +196,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the monitor into the train step. Keras calls this method."""
         model, before = self.model, self._session
         self._session = None
         self._backend.release(model)
@@ -234,14 +235,17 @@ class GradientMonitor(keras.callbacks.Callback):
         return steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the steps of an epoch from here. Keras calls this method."""
         if self._session is not None:
             self._session.begin_epoch(self._epoch_steps())
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Marks the last step of an epoch for reading if due. Keras calls this method."""
         if self._session is not None:
             self._session.begin_batch(batch, self._epoch_steps())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the last scores to `logs`; NaN if unknown. Keras calls this method."""
         vanishing = exploding = math.nan
         if self._session is not None:
             self._session.end_epoch()
@@ -250,6 +254,7 @@ class GradientMonitor(keras.callbacks.Callback):
             logs["vanishing_score"], logs["exploding_score"] = vanishing, exploding
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Removes the monitor from the train step. Keras calls this method."""
         if self._installation is not None:
             self._installation.remove()
 

@@ -305,7 +305,14 @@ class Session:
 
 
 def may_act(backend: Backend, model: Any, optimizers: Mapping[str, Any], rescue: Rescue) -> bool:
-    """Returns whether a flag is on and can act in a training with these optimizers."""
+    """Returns whether a flag is on and can act in a training with these optimizers.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        rescue: Knows which flags are on.
+    """
     return rescue.asked and backend.can_control(model, optimizers)
 
 
@@ -318,12 +325,28 @@ def _controls(
 def installation_for(
     backend: Backend, model: Any, optimizers: Mapping[str, Any], plan: Plan, rescue: Rescue
 ) -> Installation:
-    """Returns the installation that watches a `fit`."""
+    """Returns the installation that watches a `fit`.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        plan: The plan for watching the `fit`.
+        rescue: Knows which controls the flags need.
+    """
     controls = _controls(backend, model, optimizers, rescue)
     return backend.installation(model, optimizers, plan, controls)
 
 
 def loop_for(backend: Backend, model: Any, optimizer: Any, every: int, rescue: Rescue) -> Loop:
-    """Returns the wrapper that watches a custom loop."""
+    """Returns the wrapper that watches a custom loop.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizer: The Keras optimizer that the loop applies.
+        every: The number of updates between two readings.
+        rescue: Knows which controls the flags need.
+    """
     controls = _controls(backend, model, {"optimizer": optimizer}, rescue)
     return backend.loop(model, optimizer, every, controls)

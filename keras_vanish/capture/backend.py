@@ -306,10 +306,19 @@ class Backend(Protocol):
         """
 
     def has_one_rate(self, optimizers: Mapping[str, Any]) -> bool:
-        """Returns whether there is a single optimizer with a learning rate of its own."""
+        """Returns whether there is a single optimizer with a learning rate of its own.
+
+        Args:
+            optimizers: The optimizers, as `optimizers_of` returns them.
+        """
 
     def can_control(self, model: Any, optimizers: Mapping[str, Any]) -> bool:
-        """Returns whether the flags can act inside the steps of this model."""
+        """Returns whether the flags can act inside the steps of this model.
+
+        Args:
+            model: The Keras model.
+            optimizers: The model's optimizers, as `optimizers_of` returns them.
+        """
 
     def is_chief(self, model: Any) -> bool:
         """Returns whether this process writes the files that all processes share."""
@@ -319,10 +328,24 @@ class Backend(Protocol):
     def installation(
         self, model: Any, optimizers: Mapping[str, Any], plan: Plan, controls: Controls
     ) -> Installation:
-        """Builds the wrapper around the model's train step. `Installation.install` activates it."""
+        """Builds the wrapper around the model's train step. `Installation.install` activates it.
+
+        Args:
+            model: The compiled Keras model.
+            optimizers: The model's optimizers, as `optimizers_of` returns them.
+            plan: The plan for watching the fit.
+            controls: The controls that the flags need.
+        """
 
     def loop(self, model: Any, optimizer: Any, every: int, controls: Controls) -> Loop:
-        """Builds the wrapper for a custom loop that applies the optimizer."""
+        """Builds the wrapper for a custom loop that applies the optimizer.
+
+        Args:
+            model: The Keras model.
+            optimizer: The Keras optimizer that the loop applies.
+            every: The number of updates between two readings.
+            controls: The controls that the flags need.
+        """
 
     def release(self, model: Any) -> None:
         """Removes the leftovers of a `fit` that ended with an exception.
@@ -352,10 +375,20 @@ class Backend(Protocol):
         """
 
     def build_optimizer(self, model: Any, optimizer: Any) -> None:
-        """Creates the optimizer's slots, as its first step would. Existing slots stay."""
+        """Creates the optimizer's slots, as its first step would. Existing slots stay.
+
+        Args:
+            model: The built Keras model.
+            optimizer: The optimizer that trains it.
+        """
 
     def snapshot(self, model: Any, optimizer: Any) -> Snapshot:
-        """Returns a copy of the present state of a training."""
+        """Returns a copy of the present state of a training.
+
+        Args:
+            model: The built Keras model.
+            optimizer: The optimizer that trains it.
+        """
 
     def assigning(self, model: Any) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which the host may read and assign the model's variables."""

@@ -40,7 +40,7 @@ _STEP, _SMALL_STEP = 2.0, math.sqrt(2.0)
 class LearningRateControl(RatePolicy):
     """Multiplies the learning rate by a factor, which is 1 at first.
 
-    The optimizer's own rate or schedule stays as it is. An update ratio is the size of an update
+    The optimizer's own rate or schedule does not change. An update ratio is the size of an update
     divided by the size of the weights.
 
     The factor is lowered, at least down to `cut` times its value,

@@ -9,11 +9,12 @@ from keras_vanish.diagnosis.loss_trend import NONFINITE, LossTrend
 from keras_vanish.interventions.observation import Observation
 from keras_vanish.interventions.rollback.state import RollbackState
 
-#: The number of steps without an update that is trouble. A loss scaler finds its scale in fewer.
+#: The run is in trouble after this many steps without an update. A loss scaler finds its scale in
+#: fewer.
 _STALLED = 40
 
-#: The number of steps of exploding gradients that is trouble, while the loss lies well above its
-#: first level or the model no longer uses its input.
+#: The run is in trouble if gradients explode for this many steps while the loss lies well above its
+#: first level, or while the model no longer uses its input.
 _WORSE = 50
 
 #: The loss is near its best if it lies above it by at most this share of its progress.
@@ -129,7 +130,7 @@ def _high(trend: LossTrend) -> bool:
 
 
 def is_good(state: RollbackState, observation: Observation) -> bool:
-    """Returns whether the run is in a state that is worth going back to."""
+    """Returns whether the present state of the run is worth going back to."""
     trend, log = state.trend, observation.log
     if (
         observation.diagnosis is None

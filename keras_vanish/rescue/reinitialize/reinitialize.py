@@ -168,6 +168,7 @@ class _Adjusting:
         }
 
     def run(self, x: Any) -> None:
+        """Runs the forward pass on a batch of inputs."""
         with given_back(self._layers):
             for layer in self._layers[1:]:
                 call = layer.call
@@ -180,6 +181,7 @@ class _Adjusting:
             self._model(x, training=True)
 
     def result(self) -> Reinitialized:
+        """Returns the layers that received new weights, and those that kept theirs."""
         reasons = dict(self._left_alone)
         touched = {layer.name for layer in self._touched}
         for layer in self._layers[1:]:

@@ -127,6 +127,7 @@ class _Pass:
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
     def watch(self, name: str, layer: Any) -> None:
+        """Replaces the methods of a layer that compute what `LayerOutput` holds."""
         seen = LayerOutput(name, layer)
         attributes = vars(layer)
         attributes["call"] = self._call(layer.call, seen)

@@ -124,7 +124,7 @@ class Probe:
         # A separate graph can be checked before it becomes part of the step.
         function = self._function
         if not tf.executing_eagerly():
-            # When a step is traced anew, the model may have changed.
+            # The model may have changed since the last trace of the step.
             function = tf.function(self._probe, autograph=False)
         probe = function.get_concrete_function(data)
         if probe not in self._pure:

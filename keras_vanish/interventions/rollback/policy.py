@@ -115,7 +115,7 @@ class Rollback:
         if state.since >= self.rearm:
             state = replace(state, restores=0)
         if 0 < observation.unclipped_ratio < math.inf:
-            # This is also True if `state.ratio` is NaN.
+            # `larger` is also True if `state.ratio` is NaN.
             larger = not state.ratio >= observation.unclipped_ratio
             state = replace(state, ratio=observation.unclipped_ratio if larger else state.ratio)
         if state.kept >= self.every and is_good(state, observation):

@@ -22,7 +22,7 @@ from keras_vanish.report import doctor
 from keras_vanish.report.table import render
 from keras_vanish.report.terminal import stand_in
 
-#: As a shell has it of a program that ends because nobody reads its output any more.
+#: The exit status that a shell reports for a program whose output nobody reads any more.
 _NOBODY_READS = 141
 
 
@@ -30,22 +30,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        argv: Its arguments; those of the process by default.
+        argv: The arguments of the command. By default, they are those of the process.
 
     Returns:
-        The exit status: 0, or 2 after an error; of `doctor` 1 where a run is ill. 141 where
-        nobody reads the output to its end, as with `| head`.
+        The exit status: 0 after success, and 2 after an error. `doctor` returns 1 if a run is ill.
+        The status is 141 if nobody reads the output to its end, as with `| head`.
     """
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that lacks a character shows another one, not a traceback.
+        # If the terminal lacks a character, another one is shown instead of a traceback.
         codecs.register_error("keras_vanish.stand_in", stand_in)
         sys.stdout.reconfigure(errors="keras_vanish.stand_in")
     try:
         status: int = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more when it ends: that must not fail either.
+        # Python flushes once more at exit, which must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NOBODY_READS
     except (OSError, ValueError) as error:
@@ -100,9 +100,9 @@ _Found = tuple[list[Diagnosis], list[Intervention]]
 
 
 def _runs(log_dir: str) -> Iterator[tuple[str, _Found | Exception]]:
-    """Each run's name, its history and what was done to it, or why it cannot be read.
+    """Yields the name of each run with its history and interventions, or the error of reading it.
 
-    The other runs can still be shown.
+    An unreadable run does not hide the other runs.
     """
     for name, directory in runs(log_dir).items():
         try:
@@ -141,7 +141,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     try:
-        # Whoever lacks TensorFlow is told by this what to install.
+        # Without TensorFlow, this import fails and says what to install.
         from keras_vanish import GradientMonitor  # noqa: F401
         from keras_vanish.demo import run
     except ImportError as error:
@@ -151,7 +151,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _failed(error: Exception) -> int:
-    # Paths may hold anything: no line end and no control character gets through.
+    # Paths may contain any character. Line ends and control characters are escaped.
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
     print(f"keras-vanish: {line}", file=sys.stderr)
     return 2

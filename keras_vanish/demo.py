@@ -1,7 +1,6 @@
-"""Two networks on scikit-learn's digits: in one the gradients vanish, in the other not.
+"""Trains two networks on scikit-learn's digits. Gradients vanish in one and not in the other.
 
-Both have twelve hidden layers. What differs is the activation, the initialiser and batch
-normalisation.
+Both have twelve hidden layers. They differ in activation, initialiser and batch normalisation.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ HIDDEN_LAYERS = 12
 
 
 def sigmoid_model() -> Any:
-    """Twelve sigmoid layers as Keras makes them by default."""
+    """Returns twelve sigmoid layers with the default initialiser of Keras."""
     model = keras.Sequential([keras.Input((64,))])
     for i in range(HIDDEN_LAYERS):
         model.add(layers.Dense(64, activation="sigmoid", name=f"hidden_{i}"))
@@ -38,7 +37,7 @@ def sigmoid_model() -> Any:
 
 
 def relu_model() -> Any:
-    """Twelve ReLU layers, He-initialised and with batch normalisation."""
+    """Returns twelve ReLU layers with He initialisation and batch normalisation."""
     model = keras.Sequential([keras.Input((64,))])
     for i in range(HIDDEN_LAYERS):
         dense = layers.Dense(64, kernel_initializer="he_normal", use_bias=False, name=f"hidden_{i}")
@@ -50,10 +49,10 @@ def relu_model() -> Any:
 
 
 def run(log_dir: Path) -> None:
-    """Trains both, prints what the monitor says of them, and how to see them in TensorBoard.
+    """Trains both networks, and prints their summaries and the command for TensorBoard.
 
     Args:
-        log_dir: The runs `vanishing` and `healthy` are made in it, and replace earlier ones.
+        log_dir: The directory in which the runs `vanishing` and `healthy` replace earlier ones.
     """
     keras.utils.set_random_seed(0)
     x, y = load_digits(return_X_y=True)
@@ -67,7 +66,7 @@ def run(log_dir: Path) -> None:
 
 
 def _train(name: str, model: Any, data: Any, log_dir: Path) -> None:
-    # The curves of an earlier demo would lie on top of these.
+    # The curves of an earlier demo would overlap with these.
     for events in log_dir.rglob("events.out.tfevents.*"):
         events.unlink()
     model.compile(

@@ -1,4 +1,4 @@
-"""What a monitor keeps over all of its fits."""
+"""The diagnoses and interventions of a monitor over all of its fits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from keras_vanish.run import Run
 
 
 class History:
-    """The runs of a monitor's optimizers, their diagnoses, and what was done to them.
+    """The runs of a monitor's optimizers, with their diagnoses and interventions.
 
     Args:
-        log_dir: The directory of the event files, or None to write none.
+        log_dir: The directory of the event files; None writes none.
         histograms: Whether to write a histogram of each variable's gradient.
-        on_diagnosis: Called with each diagnosis, or None. An exception in it becomes a warning.
+        on_diagnosis: A function that is called with each diagnosis, or None. An exception in it
+            becomes a warning.
 
     Attributes:
         diagnoses: Each diagnosis, oldest first.
-        interventions: What the flags did, oldest first.
+        interventions: Each intervention, oldest first.
         on_diagnosis: The function given above.
     """
 
@@ -39,13 +40,13 @@ class History:
         self.on_diagnosis = on_diagnosis
         self._log_dir = log_dir
         self._histograms = histograms
-        # By what keeps them apart over all fits: the attribute, and "" for the compiled one.
+        # The runs by the attribute of their optimizer, with "" for the compiled one.
         self._runs: dict[str, Run] = {}
         self._warned: set[str] = set()
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict so far; of several optimizers' verdicts the worst."""
+        """The verdict so far; the worst one if there are several optimizers."""
         return worst_of(self.verdicts.values())
 
     @property
@@ -55,11 +56,11 @@ class History:
         return {run.name or "": run.verdict for run in runs}
 
     def run(self, key: str, writes: bool) -> Run:
-        """The run that is known by a key; a new one if there is none.
+        """Returns the run with this key. A missing run is created.
 
         Args:
             key: The attribute that holds the optimizer; empty for the compiled one.
-            writes: Whether a new run writes event files, if there is a directory for them.
+            writes: Whether a new run writes event files, if `log_dir` is given.
         """
         if key not in self._runs:
             log_dir = self._log_dir if writes else None
@@ -67,17 +68,17 @@ class History:
         return self._runs[key]
 
     def is_main(self, run: Run) -> bool:
-        """Whether it is the run of the compiled optimizer."""
+        """Returns whether a run is that of the compiled optimizer."""
         return run is self._runs.get("")
 
     def take_up(self, past: state.Past) -> None:
-        """Takes in what an earlier process left of a run."""
+        """Adds the diagnoses and interventions of an earlier process."""
         everything = [*past.history, *self.diagnoses]
         self.diagnoses[:] = sorted(everything, key=lambda diagnosis: diagnosis.reading.wall_time)
         self.interventions[:0] = past.interventions
 
     def diagnosed(self, run: Run, captured: Captured) -> Diagnosis:
-        """Diagnoses a recorded update of a run."""
+        """Diagnoses a recorded update of a run, and returns the diagnosis."""
         diagnosis = run.diagnosed(captured)
         self.diagnoses.append(diagnosis)
         return diagnosis
@@ -85,13 +86,13 @@ class History:
     def write(
         self, run: Run, diagnosis: Diagnosis, captured: Captured, numbers: Mapping[str, float]
     ) -> None:
-        """Writes a diagnosed update to the run's event file, and tells the user of it.
+        """Writes a diagnosed update to the run's event file, and calls `on_diagnosis`.
 
         Args:
             run: The run.
-            diagnosis: What `diagnosed` gave.
+            diagnosis: The diagnosis of the update, from `diagnosed`.
             captured: The update.
-            numbers: More scalars of the step, by tag.
+            numbers: Further scalars of the step, by tag.
         """
         run.write(diagnosis, captured, dict(numbers))
         if self.on_diagnosis is not None:
@@ -101,27 +102,32 @@ class History:
                 self.warn("on_diagnosis", f"on_diagnosis raised {error!r}. Training goes on.")
 
     def note(self, run: Run, done: Sequence[Intervention]) -> None:
-        """Notes, prints and writes what was done to a run at one step."""
+        """Keeps, prints and writes the interventions in a run at one step."""
         for intervention in done:
             self.interventions.append(intervention)
-            with contextlib.suppress(OSError, ValueError):  # A terminal that is closed.
+            with contextlib.suppress(OSError, ValueError):  # The terminal may be closed.
                 print(f"\nGradientMonitor: {intervention.sentence()}", flush=True)
         if done:
             run.write_interventions(done)
 
     def warn(self, about: str, message: str) -> None:
-        """Warns of something, once."""
+        """Warns about a subject, once.
+
+        Args:
+            about: The subject. Only the first warning about it is shown.
+            message: The text of the warning.
+        """
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(message, stacklevel=3)
 
     def close(self) -> None:
-        """Closes the event files; what is written next begins new ones."""
+        """Closes the event files. Later writes begin new ones."""
         for run in self._runs.values():
             run.close()
 
     def move(self, log_dir: str) -> None:
-        """Writes to another directory from now on, if it writes."""
+        """Writes to another directory from now on, if event files are written at all."""
         self._log_dir = log_dir
         for run in self._runs.values():
             run.move(log_dir)

@@ -1,4 +1,4 @@
-"""The Keras callback: its arguments, and Keras's hooks."""
+"""The Keras callback: its arguments and its hooks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CLIPPING = (ZScoreClipping, PercentileClipping, NormClipping, AdaptiveClipping)
 
 
 class GradientMonitor(keras.callbacks.Callback):
-    """Shows whether gradients reach every layer, while `fit` runs.
+    """Shows whether gradients reach every layer while `fit` runs.
 
     ```python
     monitor = GradientMonitor("logs")
@@ -46,51 +46,60 @@ class GradientMonitor(keras.callbacks.Callback):
     print(monitor.summary())
     ```
 
-    Every `update_freq` optimizer steps the gradients that training itself computed are
-    summarised inside the train step, diagnosed, and written for TensorBoard to the run
-    `<log_dir>/gradients`. Training is not changed, unless a flag `auto_*` is on and finds
-    cause: weights end bit for bit as without the monitor. The last scores are put into the
-    epoch's logs as `vanishing_score` and `exploding_score`, for the callbacks that stand after
-    this one.
+    Every `update_freq` optimizer steps, the monitor summarises the gradients that the train step
+    computes, diagnoses them, and writes them for TensorBoard to `<log_dir>/gradients`. Monitoring
+    does not change the training: the weights after `fit` are bit-identical. Only the `auto_*` flags
+    change a training, and only when they find a reason.
 
-    Where a `train_step` of the model's own applies several optimizers that it holds, as that of
-    a GAN does, each has a run of its own, `<log_dir>/<attribute>/gradients`, and counts its own
-    steps. Diagnoses tell by `optimizer` whose they are; the scores in the logs are the worst.
+    At the end of each epoch, the last scores are added to Keras's logs as `vanishing_score` and
+    `exploding_score`. Callbacks that follow the monitor in the list can read them.
+
+    If a custom `train_step` applies several optimizers, as that of a GAN does, each one has a run
+    of its own in `<log_dir>/<attribute>/gradients`, and counts its own steps. `Diagnosis.optimizer`
+    names the optimizer. The scores in the logs are the worst of all.
 
     Args:
-        log_dir: Directory of the event files, or None to write none and only keep
-            `history`.
-        update_freq: Optimizer steps from one reading to the next, at least 1; the first
-            step of each `fit` is read. `"batch"` is 1. `"epoch"` reads the last step of
-            each epoch, or its first where Keras does not know how long the epoch is.
-            With gradient accumulation, an optimizer step is a real update of the weights.
-        histograms: Whether to write a histogram of each variable's gradient.
-        probe: Whether the model is run once more on recorded steps, forwards and backwards
-            on at most 32 samples of the batch, for what the gradients of weights do not show:
-            gradients of activations and, in recurrent layers, through time; dead and saturated
-            units. Nothing of the training is touched. `"auto"` does it in `fit` where the model
-            allows it, and warns once where not; True is the same; False does without.
-        auto_clip: Whether gradients that would throw the weights away are clipped, and those
-            that are not finite skipped, inside each train step. True, or a policy:
-            `ZScoreClipping`, `PercentileClipping`, `NormClipping` or `AdaptiveClipping`.
-        auto_lr: Whether the learning rate is lowered where training explodes, diverges or
-            oscillates, restored when it is calm, and raised where all layers are starved
-            evenly. True, or a `LearningRateControl`.
-        auto_rollback: Whether a good state is kept in memory, and restored with a lower rate
-            when training has diverged or met NaN. True, or a `Rollback`.
-        auto_init: Whether a run that has not begun to learn, and cannot, is re-initialised
-            from its data. True, or a `Reinitialization`. Does nothing in a custom loop.
-        dry_run: Whether the flags only say what they would do.
-        on_diagnosis: Called with each `Diagnosis`. An exception in it becomes a warning.
+        log_dir: The directory of the event files, such as `"logs"`. With None, the monitor writes
+            no files and only keeps `history`.
+        update_freq: The number of optimizer steps between two readings, at least 1, such as `100`.
+            The first step of each `fit` is read as well. `"batch"` reads every step. `"epoch"` only
+            reads the last step of each epoch, or the first one while the length of the epoch is
+            unknown. With gradient accumulation, an optimizer step is a real update of the weights.
+        histograms: Whether to write a histogram of each variable's gradient. `histograms=False`
+            makes the event files smaller.
+        probe: Whether to run the model once more on recorded steps, on at most 32 samples of the
+            batch. The probe measures gradients of activations, gradients through time in recurrent
+            layers, and dead and saturated units. It does not change the training. `"auto"` and True
+            probe in `fit` if the model allows it, and warn once if not. `probe=False` turns the
+            probe off.
+        auto_clip: Whether to clip outlier gradients, and to skip gradients with NaN or Inf, in
+            every train step. Pass True or a policy: `ZScoreClipping`, `PercentileClipping`,
+            `NormClipping`, `AdaptiveClipping` or your own `ClippingPolicy`, such as
+            `auto_clip=NormClipping(1.0)`.
+        auto_lr: Whether to lower the learning rate when training explodes, diverges or oscillates,
+            to restore it when training is calm, and to raise it when all updates are too small to
+            matter. Pass True, a `LearningRateControl` or your own `RatePolicy`, such as
+            `auto_lr=LearningRateControl(highest=1.0)`.
+        auto_rollback: Whether to keep good states in memory, and to restore the last one with a
+            lower rate after NaN or divergence. Pass True or a `Rollback`, such as
+            `auto_rollback=Rollback(copies=3)`.
+        auto_init: Whether to give new weights to a run that has not begun to learn and cannot. They
+            are computed from a batch of its data. Pass True or a `Reinitialization`, such as
+            `auto_init=Reinitialization(protect=["embedding"])`. This flag has no effect in a custom
+            training loop.
+        dry_run: Whether the flags only report what they would do, as in
+            `GradientMonitor("logs", auto_lr=True, dry_run=True)`.
+        on_diagnosis: A function that is called with each `Diagnosis`, such as
+            `lambda diagnosis: print(diagnosis.verdict)`. An exception in it becomes a warning.
 
     Attributes:
         history: Each `Diagnosis`, oldest first.
-        interventions: What the flags did, oldest first. With several optimizers they do
-            nothing.
+        interventions: Each `Intervention` of the flags, oldest first. The flags have no effect on a
+            training with several optimizers.
 
     Raises:
-        ValueError: If `update_freq`, `probe` or a flag is none of the above, `on_diagnosis`
-            cannot be called, or `log_dir` is a file.
+        ValueError: If `update_freq`, `probe` or a flag has a value that is not described above, if
+            `on_diagnosis` is not callable, or if `log_dir` is a file.
         RuntimeError: If Keras runs on another backend than TensorFlow.
     """
 
@@ -129,8 +138,7 @@ class GradientMonitor(keras.callbacks.Callback):
             dry_run=dry_run,
         )
         self._session: Session | None = None
-        # A compiled model keeps its train function, and so the next `fit` can use the traced
-        # step again.
+        # A compiled model keeps its train function, so the next `fit` can reuse the traced step.
         self._installation: Installation | None = None
         self._installed_on: tuple[int, ...] = ()
         self._copies = 0
@@ -142,12 +150,12 @@ class GradientMonitor(keras.callbacks.Callback):
 
     @property
     def interventions(self) -> list[Intervention]:
-        """What the flags did, oldest first."""
+        """Each `Intervention` of the flags, oldest first."""
         return self._history.interventions
 
     @property
     def on_diagnosis(self) -> Callable[[Diagnosis], Any] | None:
-        """What is called with each `Diagnosis`; None if nothing is."""
+        """The function that is called with each `Diagnosis`, or None."""
         return self._history.on_diagnosis
 
     @on_diagnosis.setter
@@ -156,7 +164,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     @property
     def verdict(self) -> Verdict:
-        """The run's verdict so far; of several optimizers' verdicts the worst."""
+        """The run's verdict so far; the worst one if there are several optimizers."""
         return self._history.verdict
 
     @property
@@ -165,7 +173,10 @@ class GradientMonitor(keras.callbacks.Callback):
         return self._history.verdicts
 
     def set_model(self, model: Any) -> None:
-        """Takes the model that is going to be trained.
+        """Prepares to monitor a model. Keras calls this method.
+
+        Args:
+            model: The Keras model that is going to be trained.
 
         Raises:
             RuntimeError: If the model is not compiled.
@@ -185,6 +196,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the monitor into the train step. Keras calls this method."""
         model, before = self.model, self._session
         self._session = None
         self._backend.release(model)
@@ -214,7 +226,7 @@ class GradientMonitor(keras.callbacks.Callback):
         return session
 
     def _steps(self) -> int | None:
-        """How many train steps the `fit` takes, as far as Keras knows."""
+        """Returns the number of train steps of the `fit`; None if Keras does not know it."""
         steps, epochs = self._epoch_steps(), (self.params or {}).get("epochs")
         return None if steps is None or epochs is None else steps * epochs
 
@@ -223,14 +235,17 @@ class GradientMonitor(keras.callbacks.Callback):
         return steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the steps of an epoch from here. Keras calls this method."""
         if self._session is not None:
             self._session.begin_epoch(self._epoch_steps())
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Marks the last step of an epoch for reading if due. Keras calls this method."""
         if self._session is not None:
             self._session.begin_batch(batch, self._epoch_steps())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the last scores to `logs`; NaN if unknown. Keras calls this method."""
         vanishing = exploding = math.nan
         if self._session is not None:
             self._session.end_epoch()
@@ -239,12 +254,13 @@ class GradientMonitor(keras.callbacks.Callback):
             logs["vanishing_score"], logs["exploding_score"] = vanishing, exploding
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Removes the monitor from the train step. Keras calls this method."""
         if self._installation is not None:
             self._installation.remove()
 
     @contextlib.contextmanager
     def watch(self, model: Any, optimizer: Any = None) -> Iterator[GradientMonitor]:
-        """Monitors a custom training loop; call `step()` after each train step.
+        """Monitors a custom training loop. Call `step()` after each train step.
 
         ```python
         monitor = GradientMonitor("logs")
@@ -254,17 +270,17 @@ class GradientMonitor(keras.callbacks.Callback):
                 monitor.step()
         ```
 
-        A `tf.function` must be traced for the first time within the block. Outside of a
-        `tf.function`, layers stand in the order of `model.trainable_variables`.
+        Call a `tf.function` for the first time within the block, so that it is traced there.
+        Without a `tf.function`, the layers keep the order of `model.trainable_variables`.
 
         Args:
             model: The Keras model that is trained.
-            optimizer: The Keras optimizer whose `apply` or `apply_gradients` the loop
-                calls; by default that of a compiled model.
+            optimizer: The Keras optimizer whose `apply` or `apply_gradients` the loop calls. By
+                default, it is the optimizer that the model was compiled with.
 
         Raises:
-            ValueError: If there is no optimizer, or `update_freq` is `"epoch"`, which a
-                custom loop does not tell.
+            ValueError: If there is no optimizer, or if `update_freq` is `"epoch"`: the end of an
+                epoch is unknown in a custom loop.
         """
         if self._every is None:
             raise ValueError(
@@ -291,7 +307,7 @@ class GradientMonitor(keras.callbacks.Callback):
             session.removed()
 
     def step(self) -> None:
-        """Tells the monitor that a custom loop has finished a train step.
+        """Tells the monitor that a custom training loop has finished a train step.
 
         Raises:
             RuntimeError: If it is called outside of a `watch` block.
@@ -303,24 +319,25 @@ class GradientMonitor(keras.callbacks.Callback):
         self._session.after_call()
 
     def summary(self, width: int | None = None) -> str:
-        """A table of the last reading, with the run's verdict and advice.
+        """Returns a table of the last reading, with the run's verdict and advice.
 
-        With several optimizers there is one table each.
+        With several optimizers, there is one table for each.
 
         Args:
-            width: Characters a line; by default those of the terminal, or 80.
+            width: The number of characters in a line. By default, it is the width of the terminal,
+                or 80.
         """
         return summary(self.history, self.verdicts, self.interventions, width)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         bound = dict.fromkeys(("_model", "params", "_session", "_installation"))
         return {**vars(self), **bound}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GradientMonitor:
-        """Another run's monitor: it writes to `copy_1`, `copy_2`, ... in `log_dir`.
+        """Returns a monitor for another run, which writes to `copy_1`, `copy_2`, ... in `log_dir`.
 
-        So each trial of keras_tuner, which copies its callbacks, has a run of its own.
+        keras_tuner copies its callbacks for each trial. So each trial has a run of its own.
         """
         memo[id(self.on_diagnosis)] = self.on_diagnosis
         memo[id(self._backend)] = self._backend
@@ -337,7 +354,11 @@ class GradientMonitor(keras.callbacks.Callback):
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:
-    """The number of updates from one reading to the next; None for "epoch"."""
+    """Returns the number of updates between two readings; None for "epoch".
+
+    Raises:
+        ValueError: If `update_freq` is neither a whole number from 1 on, "batch" nor "epoch".
+    """
     if update_freq == "epoch":
         return None
     if update_freq == "batch":

@@ -1,4 +1,4 @@
-"""What belongs to one optimizer's readings, from its capture to its event files."""
+"""The run of one optimizer, from its recorded updates to its event files."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from keras_vanish.records.rows import from_rows
 
 
 class Run:
-    """The run of one optimizer: its step axis, its course and verdict, its event files.
+    """The run of one optimizer: its step axis, its progress and verdict, its event files.
 
-    It outlives a `fit`: the next one goes on where the last reading left it.
+    A run outlives a `fit`. The next `fit` continues after the last reading.
 
     Args:
-        log_dir: The monitor's directory of event files, or None to write none.
+        log_dir: The monitor's directory of event files; None writes none.
         histograms: Whether to write a histogram of each variable's gradient.
-        warn: Called with a subject and a message for what goes wrong while training goes on.
+        warn: Called with a subject and a message when something fails and training goes on.
 
     Attributes:
-        name: What tells it from the run of another optimizer, and the folder within
-            `log_dir`; empty for the only one. None before `settle`.
+        name: The name of the run, and its folder within `log_dir`. It is empty for the only
+            optimizer, and None before `settle`.
         verdict: The run's verdict so far.
-        progress: What is known of whether it has learned anything.
+        progress: The evidence on whether the run has learned anything.
         last: The last diagnosis; None before the first.
     """
 
@@ -71,26 +71,27 @@ class Run:
 
     @property
     def last(self) -> Diagnosis | None:
+        """The last diagnosis; None before the first."""
         return self._recent[-1] if self._recent else None
 
     @property
     def recording(self) -> Recording:
-        """What reads the optimizer in this `fit`."""
+        """The recording of the optimizer in this `fit`."""
         assert self._recording is not None
         return self._recording
 
     def attach(self, recording: Recording) -> None:
-        """Takes what reads the optimizer from now on; `settle` follows if it is another."""
+        """Uses another recording from now on. `settle` follows if it is a new one."""
         if recording is not self._recording:
             self._recording, self._settled = recording, False
 
     @property
     def settled(self) -> bool:
-        """Whether it is known what the run is called."""
+        """Whether the run has its name in this `fit`."""
         return self._settled
 
     def settle(self, name: str) -> None:
-        """Names the run. Under another name than before, it begins anew."""
+        """Names the run. A run that gets another name starts again."""
         if self.name not in (None, name):
             self.close()
             self._forget()
@@ -99,7 +100,7 @@ class Run:
         self._continue()
 
     def begin_fit(self) -> int:
-        """Tells that the first step of a `fit` is next: how many updates there were before."""
+        """Prepares for the first step of a `fit`. Returns the number of earlier updates."""
         self._updates = self.recording.updates()
         if self._settled:
             self._continue()
@@ -108,16 +109,16 @@ class Run:
     def _continue(self) -> None:
         """Sets the step axis.
 
-        It goes on where the last reading left it, also when the model was compiled anew and its
-        optimizer begins at 0.
+        The axis continues after the last reading, even if the model was compiled again and its
+        optimizer counts from 0.
         """
         self._offset = 0 if self.last is None else max(0, self.last.step + 1 - self._updates)
 
     def resume(self) -> resume.Past | None:
-        """Takes up the run that another process left, if this one goes on with it.
+        """Takes up the run of an earlier process in the same folder, and returns its past or None.
 
-        It does where the optimizer has been at work before, this track has not, and the folder
-        holds readings. Where they cannot be read the run begins anew, with a warning.
+        A run is taken up if the optimizer has been used before, this run has no reading yet, and
+        the folder holds readings. If they cannot be read, the run starts again with a warning.
         """
         directory = self._directory
         if directory is None or self._state is not None:
@@ -143,10 +144,10 @@ class Run:
         return past
 
     def save(self, policies: Mapping[str, Any]) -> None:
-        """Writes what a process needs that goes on with the run.
+        """Writes the state that a later process needs to continue the run.
 
         Args:
-            policies: What is known beside the readings.
+            policies: The states of the policies.
         """
         if self._directory is None or self._state is None:
             return
@@ -160,11 +161,15 @@ class Run:
                 self._not_written(error)
 
     def step(self, update: int) -> int:
-        """Where the update with this number stands on the run's axis."""
+        """Returns the place of an update on the run's step axis.
+
+        Args:
+            update: The number of the update in this `fit`'s optimizer.
+        """
         return self._offset + update
 
     def diagnosed(self, captured: Captured) -> Diagnosis:
-        """Diagnoses an update, which follows those before."""
+        """Diagnoses the next recorded update, and returns the diagnosis."""
         reading = from_rows(
             step=self.step(captured.update),
             wall_time=time.time(),
@@ -180,12 +185,18 @@ class Run:
         return diagnosis
 
     def write(self, diagnosis: Diagnosis, captured: Captured, numbers: dict[str, float]) -> None:
-        """Writes a diagnosed update to the event file, with more scalars of the step by tag."""
+        """Writes a diagnosed update to the event file.
+
+        Args:
+            diagnosis: The diagnosis of the update.
+            captured: The update.
+            numbers: Further scalars of the step, by tag.
+        """
         histograms = _histograms(captured) if self._with_histograms else None
         self._written(lambda writer: writer.write(diagnosis, histograms, self.verdict, numbers))
 
     def write_interventions(self, done: Sequence[Intervention]) -> None:
-        """Writes what was done at one step."""
+        """Writes the interventions of one step."""
         self._written(lambda writer: writer.write_interventions(done))
 
     def _written(self, write: Callable[[EventWriter], None]) -> None:
@@ -214,17 +225,17 @@ class Run:
         return os.path.join(self._log_dir, self.name or "", RUN)
 
     def move(self, log_dir: str) -> None:
-        """Writes to another directory from now on, if it writes."""
+        """Writes to another directory from now on, if event files are written at all."""
         if self._log_dir is not None:
             self.close()
             self._log_dir, self._state, self._saved = log_dir, None, None
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         return {**vars(self), "_recording": None, "_writer": None, "_settled": False}
 
     def close(self) -> None:
-        """Closes the event file; what is written next begins a new one."""
+        """Closes the event file. Later writes begin a new one."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(Exception):

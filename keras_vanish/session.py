@@ -1,7 +1,7 @@
-"""One fit, or one custom loop: what is built for it, and who is asked when.
+"""One `fit` or one custom loop, from its first step to its end.
 
-At a recorded step a session reads what the training step left, has it diagnosed, shows the
-policies what was seen, and has all of it written. At every other step it only counts.
+At a recorded step, a session reads the results of the train step, diagnoses them, shows them to the
+policies, and writes everything. At other steps it only counts.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from keras_vanish.run import Run
 
 
 class Session:
-    """Watches one training. It is told of each call, each epoch and the end.
+    """Watches one training. The callback tells it about each call, each epoch and the end.
 
     Args:
         backend: The framework that trains the model.
         model: The Keras model.
-        optimizers: Its optimizers, by the attribute that holds each.
-        watched: What is built around the train step.
-        history: Keeps everything that was seen.
-        rescue: Acts on the training.
-        every: Updates from one reading to the next; None for one reading an epoch.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        watched: The wrapper around the train step.
+        history: Keeps the diagnoses and interventions.
+        rescue: Carries out the decisions of the flags.
+        every: The number of updates between two readings; None for one reading an epoch.
 
     Attributes:
         runs: The run of each optimizer, by the attribute that holds the optimizer.
-        epoch_steps: How many train steps the last epoch took; None before its end.
+        epoch_steps: The number of train steps of the last epoch; None before its end.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class Session:
         if every is not None:
             self._arm()
 
-    # What Keras tells.
+    # Called by the Keras hooks.
 
     def begin_epoch(self, steps: int | None) -> None:
-        """Tells that an epoch begins.
+        """Begins an epoch.
 
         Args:
-            steps: How many train steps it takes; None if that is not known.
+            steps: The number of train steps of the epoch; None if unknown.
         """
         self._steps = 0
         if self._every is None and steps is None and self.epoch_steps is None:
             self._arm()
 
     def begin_batch(self, batch: int, steps: int | None) -> None:
-        """Tells that a call of the train function begins.
+        """Begins a call of the train function.
 
         Args:
-            batch: The number of its first train step within the epoch.
-            steps: How many train steps the epoch takes; None if that is not known.
+            batch: The number of the call's first train step within the epoch.
+            steps: The number of train steps of the epoch; None if unknown.
         """
         steps = steps if steps is not None else self.epoch_steps
         if self._every is not None or steps is None:
@@ -94,7 +94,7 @@ class Session:
             self._arm()
 
     def end_epoch(self) -> None:
-        """Tells that an epoch has ended."""
+        """Ends an epoch. Warns once if no gradient has been seen."""
         self.epoch_steps = self._steps
         if not self._traced():
             kinds = [type(optimizer).__name__ for optimizer in self._optimizers.values()]
@@ -107,19 +107,23 @@ class Session:
             )
 
     def scores(self) -> tuple[float, float]:
-        """The last vanishing and exploding score; of several optimizers' the worst."""
+        """Returns the last vanishing and exploding scores; NaN if unknown.
+
+        With several optimizers, each score is the worst of all.
+        """
         last = [run.last for run in self.runs.values() if run.last is not None]
         return (
             worst(*(diagnosis.vanishing_score for diagnosis in last)),
             worst(*(diagnosis.exploding_score for diagnosis in last)),
         )
 
-    # What the train function tells.
+    # Called by the train function.
 
     def begin_steps(self) -> None:
-        """Sees the state from which the first step starts.
+        """Reads the state from which the first step starts. Further calls do nothing.
 
-        Not before: another callback may restore a model when the training begins.
+        This happens as late as possible, because another callback may restore a model when the
+        training begins.
         """
         if self._begun:
             return
@@ -141,7 +145,11 @@ class Session:
             self._rescue.enter(training)
 
     def before_call(self, batches: Any) -> Any:
-        """Gives the iterator of a call; new weights are found from its first batch."""
+        """Returns the iterator for a call. Planned new weights are computed from its first batch.
+
+        Args:
+            batches: The iterator with which Keras called the train function.
+        """
         self.begin_steps()
         if not self._acts:
             return batches
@@ -150,14 +158,14 @@ class Session:
         return batches
 
     def after_call(self) -> None:
-        """Counts the steps of a call, and reads what was recorded where it is time to."""
+        """Counts the steps of a call, and reads the recorded steps when they are due."""
         steps = self._watched.steps_per_call
         self._steps += steps
         counted = [(run, run.recording.count(steps)) for run in self.runs.values()]
         self._read([run for run, due in counted if due])
 
     def after_data(self) -> None:
-        """Reads what was recorded before the data came to their end."""
+        """Reads the steps that were recorded before the data ended."""
         # In Keras 3.4, the last call of an epoch fails after the last of its steps.
         if self._watched.steps_per_call > 1:
             self._read([run for run in self.runs.values() if run.recording.awaited])
@@ -167,10 +175,10 @@ class Session:
         self._rescue.leave()
         self._history.close()
 
-    # What follows from it.
+    # Warnings, readings and interventions.
 
     def warn_if_untraced(self) -> None:
-        """Warns that a custom loop was not seen to apply its optimizer."""
+        """Warns if a custom loop never applied its optimizer."""
         if not self._traced():
             (optimizer,) = self._optimizers.values()
             self._history.warn(
@@ -182,10 +190,10 @@ class Session:
             )
 
     def warn_of_limitations(self, probe: bool) -> None:
-        """Warns of everything that was asked for and is not done in this training.
+        """Warns about requests that this training does not support.
 
         Args:
-            probe: Whether the activations are to be measured.
+            probe: Whether the user wants activations to be measured.
         """
         flags = self._rescue.asked
         if not self._backend.has_one_rate(self._optimizers):
@@ -223,12 +231,12 @@ class Session:
         return [name for name, run in self.runs.items() if run.recording.traced]
 
     def _settle(self) -> None:
-        """Names the runs of the optimizers that the train step is seen to apply."""
+        """Names the runs of the optimizers that the train step applies."""
         traced = self._traced()
         for attribute in traced:
             run = self.runs[attribute]
             if not run.settled:
-                # The compiled optimizer by itself is all that there is to most models.
+                # Most models use the compiled optimizer only. Its run needs no name.
                 alone = self._history.is_main(run) and len(traced) == 1
                 run.settle("" if alone else attribute)
                 self._resume(run)
@@ -297,7 +305,14 @@ class Session:
 
 
 def may_act(backend: Backend, model: Any, optimizers: Mapping[str, Any], rescue: Rescue) -> bool:
-    """Whether a flag is on that can act in a training with these optimizers."""
+    """Returns whether a flag is on and can act in a training with these optimizers.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        rescue: Knows which flags are on.
+    """
     return rescue.asked and backend.can_control(model, optimizers)
 
 
@@ -310,12 +325,28 @@ def _controls(
 def installation_for(
     backend: Backend, model: Any, optimizers: Mapping[str, Any], plan: Plan, rescue: Rescue
 ) -> Installation:
-    """Builds what a `fit` is watched with."""
+    """Returns the installation that watches a `fit`.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        plan: The plan for watching the `fit`.
+        rescue: Knows which controls the flags need.
+    """
     controls = _controls(backend, model, optimizers, rescue)
     return backend.installation(model, optimizers, plan, controls)
 
 
 def loop_for(backend: Backend, model: Any, optimizer: Any, every: int, rescue: Rescue) -> Loop:
-    """Builds what a custom loop is watched with."""
+    """Returns the wrapper that watches a custom loop.
+
+    Args:
+        backend: The framework that trains the model.
+        model: The Keras model.
+        optimizer: The Keras optimizer that the loop applies.
+        every: The number of updates between two readings.
+        rescue: Knows which controls the flags need.
+    """
     controls = _controls(backend, model, {"optimizer": optimizer}, rescue)
     return backend.loop(model, optimizer, every, controls)

@@ -1,7 +1,7 @@
-"""The seam: everything that the package asks of the framework that Keras trains with.
+"""The interface between this package and the framework that trains a Keras model.
 
-A backend stands in a folder of its own beside this file. `session.py` installs it on a model,
-`run.py` reads what it recorded, and `rescue` acts through it. Nothing else knows that there is one.
+Each backend has a folder beside this file. `session.py` installs it on a model, `run.py` reads its
+recordings, and `rescue` acts through it. Nothing else depends on a backend.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy.typing as npt
 from keras_vanish.records.captured import Captured
 from keras_vanish.records.layers import LayerInfo
 
-#: The backends of Keras that are supported, and the module of each: it has a `BACKEND`.
+#: The supported backends of Keras, and the module of each. The module holds a `BACKEND`.
 BACKENDS = {"tensorflow": "keras_vanish.capture.tensorflow.backend"}
 
 
 def load(name: str) -> Backend:
-    """The backend of this name.
+    """Returns the backend with this name.
 
     Args:
-        name: As `keras.backend.backend()` gives it.
+        name: The name that `keras.backend.backend()` returns.
 
     Raises:
         RuntimeError: If the backend is not supported.
@@ -42,12 +42,13 @@ def load(name: str) -> Backend:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fit is going to be watched for.
+    """The plan for watching a `fit`.
 
     Attributes:
-        every: Updates from one reading to the next; None where only `Recording.arm` asks for one.
-        probe: Whether the activations are measured too.
-        steps: How many train steps the fit takes; None if that is not known.
+        every: The number of updates between two readings. With None, a reading needs a call of
+            `Recording.arm`.
+        probe: Whether activations are measured as well.
+        steps: The number of train steps of the `fit`; None if unknown.
     """
 
     every: int | None
@@ -57,12 +58,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """How clipping is built into the train step.
+    """The settings of the clipping that is built into the train step.
 
     Attributes:
-        enforces: Whether gradients are clipped; otherwise the guard only counts.
-        smallest_norm: The least norm that a unit's weights count as, where each unit is clipped
-            by itself; None where the global norm is clipped.
+        enforces: Whether gradients are clipped. Otherwise, the guard only counts.
+        smallest_norm: The smallest weight norm that counts if each unit is clipped on its own. None
+            clips the global norm.
     """
 
     enforces: bool
@@ -71,12 +72,12 @@ class GuardSettings:
 
 @dataclass(frozen=True)
 class Controls:
-    """What the flags ask to have built into the train step.
+    """The controls that the flags need inside the train step.
 
     Attributes:
-        guard: How gradients are clipped; None where they are left alone.
+        guard: The settings of clipping; None without clipping.
         rate: Whether the learning rate can be multiplied by a factor.
-        losses: Whether the loss of every step is noted.
+        losses: Whether the loss of every step is recorded.
     """
 
     guard: GuardSettings | None = None
@@ -85,57 +86,62 @@ class Controls:
 
 
 class GuardLog(Protocol):
-    """What the guard did since it was last read."""
+    """The guard's actions since the last read."""
 
     @property
     def norms(self) -> npt.NDArray[np.float32]:
-        """The global norm of the gradient before clipping, one an update; shape `[updates]`."""
+        """The global norm of each update's gradient before clipping: float32, shape `[updates]`."""
 
     @property
     def clipped(self) -> int:
-        """How many updates were clipped, or would have been."""
+        """The number of updates that were clipped, or would have been in a dry run."""
 
     @property
     def skipped(self) -> int:
-        """How many steps were skipped because their gradient was not finite."""
+        """The number of steps that were skipped because their gradient was not finite."""
 
 
 class Guard(Protocol):
-    """Clips gradients within the train step, and skips those that are not finite."""
+    """Clips gradients inside the train step, and skips those that are not finite."""
 
     def limit(self, fires_above: float, clips_to: float, reach: float) -> None:
         """Sets the limits from the next step on. An infinite limit never fires.
 
         Args:
-            fires_above: A gradient with a norm, or a unit with a ratio, at or above it is clipped.
-            clips_to: The norm that it is clipped to.
-            reach: The product of learning rate and norm at which an update is cut to a tenth.
+            fires_above: The limit on the global norm, or on each unit's ratio. A gradient at or
+                above it is clipped.
+            clips_to: The norm to which such a gradient is scaled.
+            reach: The limit on the product of learning rate and global norm. An update at or above
+                it is scaled to a tenth of this limit.
         """
 
     def read(self) -> GuardLog:
-        """What happened since the last call; waits for the device."""
+        """Returns the actions since the last call. Waits for the device."""
 
 
 class RateFactor(Protocol):
-    """Multiplies the learning rate within the train step."""
+    """Multiplies the learning rate inside the train step."""
 
     @property
     def value(self) -> float:
-        """The factor; 1 at first."""
+        """The factor. It is 1 at first."""
 
     def assign(self, factor: float) -> None:
         """Sets the factor from the next step on."""
 
 
 class LossLog(Protocol):
-    """Notes the loss of every train step."""
+    """Records the loss of every train step."""
 
     def read(self) -> npt.NDArray[np.float32]:
-        """The losses since the last call, oldest first, shape `[steps]`; waits for the device."""
+        """Returns the losses since the last call, oldest first: float32 of shape `[steps]`.
+
+        Waits for the device.
+        """
 
 
 class StepControls(Protocol):
-    """What acts within every train step. A part that nobody asked for is None."""
+    """The controls inside every train step. A control that no flag needs is None."""
 
     @property
     def guard(self) -> Guard | None:
@@ -151,7 +157,7 @@ class StepControls(Protocol):
 
 
 class Recording(Protocol):
-    """What is recorded of one optimizer's updates."""
+    """The recorded updates of one optimizer."""
 
     @property
     def optimizer(self) -> Any:
@@ -159,54 +165,61 @@ class Recording(Protocol):
 
     @property
     def traced(self) -> bool:
-        """Whether a train step was seen to apply the optimizer."""
+        """Whether a train step has been seen to apply the optimizer."""
 
     @property
     def layers(self) -> Sequence[LayerInfo]:
-        """The layers in the order in which data flows; empty before a step was traced."""
+        """The layers in the order of the data flow; empty before a step was traced."""
 
     @property
     def awaited(self) -> bool:
-        """Whether the host is going to read again without being told to."""
+        """Whether the host is going to read again without another call of `arm`."""
 
     def arm(self) -> None:
         """Makes the next update a recorded one."""
 
     def updates(self) -> int:
-        """How many updates the optimizer has applied; waits for the device."""
+        """Returns the number of updates that the optimizer has applied. Waits for the device."""
 
     def count(self, steps: int) -> bool:
-        """Counts train steps that the host started. Returns whether it is time to `read`."""
+        """Counts train steps that the host started. Returns whether it is time to `read`.
+
+        Args:
+            steps: The number of these steps.
+        """
 
     def read(self) -> list[Captured]:
-        """What was recorded since the last call, oldest first; waits for the device."""
+        """Returns the updates that were recorded since the last call, oldest first.
+
+        Waits for the device.
+        """
 
 
 class FitHooks(Protocol):
-    """Whom an installation tells about the calls of the train function."""
+    """The hooks that an installation calls around each call of the train function."""
 
     def before_call(self, batches: Any) -> Any:
-        """Gives the iterator that the call takes its batches from.
+        """Returns the iterator from which the call takes its batches.
 
         Args:
-            batches: The iterator that Keras called the train function with.
+            batches: The iterator with which Keras called the train function.
 
         Raises:
-            StopIteration: If the data have come to their end.
+            StopIteration: If the data have ended.
         """
 
     def after_call(self) -> None:
-        """A call has ended well."""
+        """Is called after a call that succeeded."""
 
     def after_data(self) -> None:
-        """A call has met the end of the data, perhaps after some steps."""
+        """Is called when a call reaches the end of the data, perhaps after some steps."""
 
     def removed(self) -> None:
-        """The model has its own train function back."""
+        """Is called when the model has its own train function again."""
 
 
 class Watched(Protocol):
-    """What is built around a train step."""
+    """A wrapper around a train step."""
 
     @property
     def recordings(self) -> Mapping[str, Recording]:
@@ -221,11 +234,11 @@ class Watched(Protocol):
 
     @property
     def controls(self) -> StepControls:
-        """What acts within every step."""
+        """The controls inside every step."""
 
     @property
     def steps_per_call(self) -> int:
-        """How many train steps one call of the train function takes."""
+        """The number of train steps in one call of the train function."""
 
     @property
     def gives_batches(self) -> bool:
@@ -233,97 +246,128 @@ class Watched(Protocol):
 
 
 class Installation(Watched, Protocol):
-    """What is built around the train step of `fit`. The next `fit` of the model uses it again."""
+    """The wrapper around the train step of `fit`. Later fits of the model reuse it."""
 
     def install(self, hooks: FitHooks) -> None:
-        """Takes the place of the model's train function for the `fit` that begins."""
+        """Replaces the model's train function for the `fit` that begins.
+
+        Args:
+            hooks: The hooks to call around each call of the train function.
+        """
 
     def remove(self) -> None:
-        """Gives the model its own train function back, and tells `FitHooks.removed`."""
+        """Restores the model's own train function, and calls `FitHooks.removed`."""
 
 
 class Loop(Watched, Protocol):
-    """What is built around the train step of a custom training loop with one optimizer."""
+    """The wrapper around the train step of a custom training loop with one optimizer."""
 
     def open(self) -> contextlib.AbstractContextManager[None]:
-        """Within this context, the train step is watched."""
+        """Returns a context in which the train step is watched."""
 
 
 class Snapshot(Protocol):
     """A copy of a model's weights, statistics and seeds, and of its optimizer's slots.
 
-    The optimizer's count of steps and its learning rate are not in it.
+    It does not contain the optimizer's step count and learning rate.
     """
 
     def restore(self) -> None:
-        """Gives every variable the value that it had."""
+        """Gives every variable its value in the copy."""
 
     def finite(self) -> bool:
-        """Whether the copy holds neither NaN nor Inf; waits for the device."""
+        """Returns whether the copy contains neither NaN nor Inf. Waits for the device."""
 
 
 class Backend(Protocol):
-    """What a framework must be able to do for the package."""
+    """The capabilities that the package needs from a framework."""
 
-    # Before a fit: whether and how far the model can be watched.
+    # Before a fit: can the model be watched, and with which limitations?
 
     def optimizers_of(self, model: Any) -> dict[str, Any]:
-        """The optimizers that the model's train step may apply, by the attribute that holds each.
+        """Returns the optimizers that the model's train step may apply, by their attributes.
 
         The optimizer that the model was compiled with comes first.
         """
 
     def refusal(self, model: Any) -> str | None:
-        """Why a fit of this model cannot be monitored; None where it can."""
+        """Returns why a fit of this model cannot be monitored; None if it can."""
 
     def limitations(
         self, model: Any, optimizers: Mapping[str, Any], flags: bool, probe: bool
     ) -> Iterator[tuple[str, str]]:
-        """What is left out of a fit that is monitored: pairs of a subject and a sentence.
+        """Yields what is not monitored in a fit of this model: pairs of a subject and a sentence.
 
         Args:
             model: The Keras model.
-            optimizers: Its optimizers, as `optimizers_of` gives them.
+            optimizers: The model's optimizers, as `optimizers_of` returns them.
             flags: Whether any flag `auto_*` is on.
             probe: Whether the activations are to be measured.
         """
 
     def has_one_rate(self, optimizers: Mapping[str, Any]) -> bool:
-        """Whether one learning rate rules: of one optimizer that is not made of several."""
+        """Returns whether there is a single optimizer with a learning rate of its own.
+
+        Args:
+            optimizers: The optimizers, as `optimizers_of` returns them.
+        """
 
     def can_control(self, model: Any, optimizers: Mapping[str, Any]) -> bool:
-        """Whether flags can act within the steps of this model."""
+        """Returns whether the flags can act inside the steps of this model.
+
+        Args:
+            model: The Keras model.
+            optimizers: The model's optimizers, as `optimizers_of` returns them.
+        """
 
     def is_chief(self, model: Any) -> bool:
-        """Whether this process is the one that writes what all processes read."""
+        """Returns whether this process writes the files that all processes share."""
 
-    # A fit or a loop.
+    # Watching a fit or a loop.
 
     def installation(
         self, model: Any, optimizers: Mapping[str, Any], plan: Plan, controls: Controls
     ) -> Installation:
-        """Builds what watches the model's train step. `Installation.install` puts it in place."""
+        """Builds the wrapper around the model's train step. `Installation.install` activates it.
+
+        Args:
+            model: The compiled Keras model.
+            optimizers: The model's optimizers, as `optimizers_of` returns them.
+            plan: The plan for watching the fit.
+            controls: The controls that the flags need.
+        """
 
     def loop(self, model: Any, optimizer: Any, every: int, controls: Controls) -> Loop:
-        """Builds what watches a custom loop in which the optimizer is applied."""
+        """Builds the wrapper for a custom loop that applies the optimizer.
+
+        Args:
+            model: The Keras model.
+            optimizer: The Keras optimizer that the loop applies.
+            every: The number of updates between two readings.
+            controls: The controls that the flags need.
+        """
 
     def release(self, model: Any) -> None:
-        """Removes what a `fit` left on the model that ended with an exception.
+        """Removes the leftovers of a `fit` that ended with an exception.
 
         Raises:
             RuntimeError: If another monitor takes part in the `fit` that begins.
         """
 
-    # The state of a training: read, kept, restored, assigned.
+    # Reading and changing the state of a training.
 
     def learning_rate(self, optimizer: Any) -> float:
-        """The optimizer's own learning rate at this step."""
+        """Returns the optimizer's own learning rate at this step."""
 
     def momentum(self, optimizer: Any) -> float:
-        """The share of each update that the next one repeats, in [0, 1)."""
+        """Returns the share of each update that the next one repeats, in [0, 1)."""
 
     def correct_momentum(self, optimizer: Any, share: float) -> None:
-        """Multiplies what is left of earlier updates, after the learning rate was multiplied.
+        """Multiplies the optimizer's velocity after a change of the learning rate.
+
+        Args:
+            optimizer: The Keras optimizer.
+            share: The factor by which the learning rate changed.
 
         Reference:
             Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017,
@@ -331,13 +375,26 @@ class Backend(Protocol):
         """
 
     def build_optimizer(self, model: Any, optimizer: Any) -> None:
-        """Makes the optimizer's slots if it has none yet, as its first step would."""
+        """Creates the optimizer's slots, as its first step would. Existing slots stay.
+
+        Args:
+            model: The built Keras model.
+            optimizer: The optimizer that trains it.
+        """
 
     def snapshot(self, model: Any, optimizer: Any) -> Snapshot:
-        """A copy of the training's state as it is now."""
+        """Returns a copy of the present state of a training.
+
+        Args:
+            model: The built Keras model.
+            optimizer: The optimizer that trains it.
+        """
 
     def assigning(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        """Within this context, the host may read the model's variables and assign to them."""
+        """Returns a context in which the host may read and assign the model's variables."""
 
     def weights_norm(self, model: Any) -> Callable[[], float]:
-        """A function that gives the Euclidean norm of all trainable weights as they are then."""
+        """Returns a function that computes the Euclidean norm of all trainable weights.
+
+        Each call uses the weights of that moment.
+        """

@@ -1,4 +1,4 @@
-"""Where a run's loss is going, from the noisy losses of its batches."""
+"""The trend of a run's loss, from the noisy losses of its batches."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-#: How many losses a level is the median of.
+#: The number of losses whose median is a level.
 LEVEL = 20
 
-#: How many of the first losses make the first level.
+#: The number of first losses whose median is the first level.
 FIRST = 10
 
-#: How many losses in a row must be NaN or infinite. One bad batch, which is skipped, is not it.
+#: The number of losses in a row that must be NaN or infinite. A single bad batch is only skipped.
 NONFINITE = 5
 
-#: The level has diverged where it is above the first level by this share of it, and above all of
-#: the first losses; or above the first level by the second share, whatever those were ...
+#: The loss is far off if its level exceeds the first level by FAR times that level and also exceeds
+#: all of the first losses. It is far off in any case if it exceeds the first level by FAR_ENOUGH
+#: times that level.
 FAR, FAR_ENOUGH = 1.0, 9.0
 
-#: ... for this many steps in a row; or where it has lost more than half of the way that it had
-#: come down, for that many.
+#: The loss has diverged if it has been far off for FAR_STEPS steps in a row, or if it has lost more
+#: than half of its progress for BACK_STEPS steps in a row.
 FAR_STEPS, BACK_STEPS = 20, 200
 
-#: The loss has really come down where it has lost this share of its first level.
+#: The loss has really come down if it has lost this share of its first level.
 PROGRESS = 0.5
 
-#: How many losses tell whether they oscillate, and the autocorrelation of neighbours below
-#: which they do: nearly five standard deviations for independent losses.
+#: The number of losses that are tested for oscillation, and the autocorrelation of neighbours below
+#: which they oscillate. For independent losses, it is nearly five standard deviations.
 WINDOW, ALTERNATING = 64, -0.6
 
 
 @dataclass(frozen=True)
 class LossTrend:
-    """What is known of the loss of a run; `after` gives the one with more losses.
+    """The trend of a run's loss. `after` returns the trend with more losses.
 
-    Levels are medians of neighbouring losses, so that single batches do not count. Multiplying
-    all losses by a positive constant changes no property but the levels.
+    A level is the median of consecutive losses, so single batches do not count. Multiplying all
+    losses by a positive constant changes the levels and no other property.
 
     Attributes:
-        count: How many finite losses were seen.
-        first: The first level, the median of the first losses; NaN before there is one.
+        count: The number of finite losses so far.
+        first: The first level: the median of the first losses; NaN before the first loss.
         high: The largest of the first losses.
-        best: The lowest level since; NaN before there is one.
+        best: The lowest level so far; NaN before there are enough losses.
         tail: The last finite losses, at most `WINDOW`.
-        nonfinite_run: How many of the last losses in a row were not finite.
-        far_run: For how many steps in a row the level has been far above the first one.
-        back_run: For how many steps in a row more than half of the progress has been lost.
+        nonfinite_run: The number of last losses in a row that were NaN or infinite.
+        far_run: The number of steps in a row for which the level has been far above the first one.
+        back_run: The number of steps in a row for which more than half of the progress has been
+            lost.
     """
 
     count: int = 0
@@ -60,7 +62,11 @@ class LossTrend:
     back_run: int = 0
 
     def after(self, losses: Iterable[float]) -> LossTrend:
-        """The trend with more losses, oldest first."""
+        """Returns the trend with more losses.
+
+        Args:
+            losses: The losses, oldest first.
+        """
         count, first, high, best = self.count, self.first, self.high, self.best
         tail = list(self.tail)
         nonfinite_run, far_run, back_run = self.nonfinite_run, self.far_run, self.back_run
@@ -85,7 +91,7 @@ class LossTrend:
         return LossTrend(count, first, high, best, tuple(tail), nonfinite_run, far_run, back_run)
 
     def restored(self) -> LossTrend:
-        """The trend of a run that was taken back to a good state: the levels stay."""
+        """Returns the trend after the run went back to a good state. The levels stay."""
         return replace(self, tail=(), nonfinite_run=0, far_run=0, back_run=0)
 
     @property
@@ -95,24 +101,24 @@ class LossTrend:
 
     @property
     def fallen(self) -> float:
-        """The share of the first level that the best one lies below it; NaN if not known."""
+        """The fall from the first level to the best, as a share of the first; NaN if unknown."""
         if math.isnan(self.best):
             return math.nan
         return (self.first - self.best) / abs(self.first) if self.first else 0.0
 
     @property
     def nonfinite(self) -> bool:
-        """Whether the last losses are not finite, persistently."""
+        """Whether several last losses in a row are NaN or infinite."""
         return self.nonfinite_run >= NONFINITE
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss has risen far above its first level, or lost what it had won."""
+        """Whether the loss has risen far above its first level, or lost its progress."""
         return self.far_run >= FAR_STEPS or self.back_run >= BACK_STEPS
 
     @property
     def oscillating(self) -> bool:
-        """Whether the loss goes up and down from step to step, and nothing is won by it."""
+        """Whether the loss goes up and down from step to step without progress."""
         if len(self.tail) < WINDOW or self.recent < self.first - 0.05 * abs(self.first):
             return False
         mean = fmean(self.tail)
@@ -120,7 +126,7 @@ class LossTrend:
         scale = max(map(abs, apart))
         if not scale > 0 or math.isinf(scale):
             return False
-        # The largest is taken out to stay in range.
+        # Division by the largest value keeps the squares in range.
         apart = [value / scale for value in apart]
         together = sum(a * b for a, b in zip(apart, apart[1:]))
         return together < ALTERNATING * sum(value * value for value in apart)

@@ -1,4 +1,4 @@
-"""The record of what was done to a run."""
+"""The record of one intervention in a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Action = Literal[
     "refuse_reinitialization",
 ]
 
-#: What was done, and what would be.
+#: The words for each action: for a real run, and for a dry run.
 _WORDS: dict[Action, tuple[str, str]] = {
     "clip": ("clipped the gradient", "would clip the gradient"),
     "skip": ("skipped the update", "would skip the update"),
@@ -38,21 +38,24 @@ _WORDS: dict[Action, tuple[str, str]] = {
 }
 
 
-#: The most figures that a sentence gives; all are in the record.
+#: The largest number of changed figures that a sentence names. The record holds all of them.
 _MOST_CHANGES = 3
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """One act on a run, or with `dry_run` one that was only considered.
+    """One action that a policy took on a run, or only considered with `dry_run`.
 
     Attributes:
-        step: How many updates the optimizer had applied.
-        action: What was done.
-        reason: Why, in plain words, with the figures that led to it.
-        before: Figures before the act, by name; NaN where one is not known.
-        after: The same after it.
-        dry_run: Whether nothing was done.
+        step: The number of updates that the optimizer had applied.
+        action: The action, such as `"clip"` or `"lower_rate"`.
+        reason: Why the policy acted, in plain words and with the figures that led to it.
+        before: Figures before the action, by name. Unknown figures are NaN.
+        after: The same figures after the action.
+        dry_run: Whether the action was only announced and not carried out.
+
+    Raises:
+        ValueError: If `action` is unknown.
     """
 
     step: int
@@ -69,7 +72,7 @@ class Intervention:
                 f"Choose one of {', '.join(get_args(Action))}."
             )
         for name in ("before", "after"):
-            # The one NaN: what misses the same compares equal.
+            # Every NaN becomes the same object, so that records with the same gaps compare equal.
             figures = {
                 key: math.nan if value != value else float(value)
                 for key, value in getattr(self, name).items()
@@ -77,7 +80,7 @@ class Intervention:
             object.__setattr__(self, name, figures)
 
     def sentence(self) -> str:
-        """One line for the user: what was done, the figures that changed, and why."""
+        """Returns one line for the user: the action, the figures that changed, and the reason."""
         changes = [
             f"{self._label(name)} {self.before[name]:.3g} → {value:.3g}"
             for name, value in self.after.items()
@@ -90,11 +93,11 @@ class Intervention:
         return f"Step {self.step}: {_WORDS[self.action][self.dry_run]}{figures}: {self.reason}"
 
     def _label(self, name: str) -> str:
-        # New weights have the figures of layers, whose names stay as they are.
+        # The figures of a re-initialisation are named after layers. Those names stay as they are.
         return name if self.action == "reinitialize" else name.replace("_", " ")
 
     def to_json(self) -> str:
-        """One line of strict JSON: NaN becomes null, infinities become strings."""
+        """Returns one line of strict JSON. NaN becomes null; infinities become strings."""
         values: dict[str, Any] = {
             "step": self.step,
             "action": self.action,
@@ -107,10 +110,13 @@ class Intervention:
 
     @classmethod
     def from_json(cls, line: str) -> Intervention:
-        """The intervention that `to_json` wrote.
+        """Returns the intervention that `to_json` wrote.
+
+        Args:
+            line: A line of `interventions.jsonl`.
 
         Raises:
-            ValueError: If the line is not one of `to_json`.
+            ValueError: If `to_json` cannot have written the line.
         """
         try:
             values = json.loads(line)

@@ -1,4 +1,4 @@
-"""What a policy is given to decide on."""
+"""The observation on which a policy bases its decision."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from keras_vanish.diagnosis import Diagnosis, Verdict
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, learned_share
 from keras_vanish.records.step_log import StepLog
 
-#: Layers' updates over their gradients differ by less where the update goes along the gradient.
+#: If the update follows the gradient, the ratio of update to gradient differs between layers by at
+#: most this factor.
 _ALONG = 1.05
 
-#: A median update ratio above this is large, and more so one after clipping.
+#: After clipping, a median update ratio above this value is still large.
 _LET_THROUGH = 0.01
 
-#: How many times its first update a gradient moves the weights in the end, with momentum 0.9.
+#: With momentum 0.9, a gradient moves the weights by this many times its first update in total.
 _USUAL_REACH = 10
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policies are given, every `update_freq` steps.
+    """The state of a run that the monitor shows to the policies every `update_freq` steps.
 
     Attributes:
-        step: How many updates the optimizer had applied.
-        diagnosis: Of the last recorded update; None if none was recorded since the look
-            before.
+        step: The number of updates that the optimizer had applied.
+        diagnosis: The diagnosis of the last recorded update. None if no update was recorded since
+            the previous observation.
         verdict: The run's verdict so far.
-        learned: Whether the run has learned anything of its input; None if that is not known.
-        log: What was seen of every step since the look before.
+        learned: Whether the run has learned anything from its input. None if unknown.
+        log: The losses and gradient norms of every step since the previous observation.
     """
 
     step: int
@@ -40,49 +41,51 @@ class Observation:
     log: StepLog
 
     def steps_since(self, step: int) -> int:
-        """How many train steps were taken since the look before, at least 1.
+        """Returns the number of train steps since the previous observation, at least 1.
 
         Args:
-            step: Of the observation before; it tells where neither losses nor norms are known.
+            step: The `step` of the previous observation. It is used only if the log holds neither
+                losses nor norms.
         """
         seen = max(len(self.log.losses), len(self.log.norms))
         return seen or max(1, self.step - step)
 
     @property
     def update_ratio(self) -> float:
-        """The median of the layers' update ratios; NaN where none is known."""
+        """The median of the layers' update ratios; NaN if none is known."""
         known = self.update_ratios
         return median(known) if known else math.nan
 
     @property
     def update_ratios(self) -> tuple[float, ...]:
-        """The update ratios of the layers where it is known, input side first."""
+        """The known update ratios of the layers, from input to output."""
         if self.diagnosis is None:
             return ()
         ratios = self.diagnosis.reading.update_ratios.tolist()
         return tuple(ratio for ratio in ratios if ratio == ratio)
 
     def right_ratio(self, aim: float) -> float:
-        """The median update ratio that is right for the run, whatever its momentum.
+        """Returns the median update ratio that suits the run, given its momentum.
 
-        A gradient moves the weights by `1 / (1 - momentum)` times its first update in the end.
+        In total, a gradient moves the weights by `1 / (1 - momentum)` times its first update. So
+        the ratio shrinks when the momentum exceeds 0.9.
 
         Args:
-            aim: The ratio that is right up to a momentum of 0.9.
+            aim: The ratio that suits a momentum of up to 0.9.
         """
         return aim * min(1.0, _USUAL_REACH * (1 - self.log.momentum))
 
     @property
     def share(self) -> float:
-        """The share of the loss that looking at the input saves now; NaN where not known."""
+        """The share of the loss that the model saves by using its input; NaN if unknown."""
         return learned_share(self.diagnosis.reading.probed) if self.diagnosis else math.nan
 
     @property
     def unclipped_ratio(self) -> float:
-        """What `update_ratio` would have been, had the guard not clipped.
+        """The value that `update_ratio` would have had without clipping.
 
-        It is known where the update went along the gradient: with plain gradient descent, and
-        at the first step with momentum. Elsewhere it is `update_ratio`.
+        It is known where the update follows the gradient: with plain gradient descent, and at the
+        first step with momentum. Elsewhere it equals `update_ratio`.
         """
         ratio = self.update_ratio
         if self.diagnosis is None or not self.log.clipped:
@@ -98,16 +101,17 @@ class Observation:
 
     @property
     def saved_by_clipping(self) -> bool:
-        """Whether the weights would have been thrown about, had the guard not clipped.
+        """Whether clipping prevented an update as large as the weights.
 
-        Not where what it let through is small: clipping may be how this run is trained.
+        It is False if the clipped update was small, because the run may rely on clipping all the
+        time.
         """
         large = self.unclipped_ratio >= 1 and self.update_ratio > _LET_THROUGH
         return large and self.log.clipped > 0
 
     @property
     def lost(self) -> str:
-        """The component that says that units are dead or saturated; empty if none does."""
+        """`"dead"` or `"saturated"` if units are lost in that way; otherwise the empty string."""
         if self.diagnosis is None or self.diagnosis.verdict != "vanishing":
             return ""
         cause = self.diagnosis.cause
@@ -115,12 +119,12 @@ class Observation:
 
     @property
     def knows_nothing(self) -> bool:
-        """Whether looking at its input saves the run nothing now; False where that is not known."""
+        """Whether the model saves less than 5% of the loss by using its input; False if unknown."""
         return self.share < LEARNED_SHARE
 
     @property
     def thrown(self) -> bool:
-        """Whether one update changed the weights by as much as they are, as far as was seen."""
+        """Whether the last diagnosis found an update about as large as the weights."""
         return (
             self.diagnosis is not None
             and self.diagnosis.verdict == "exploding"

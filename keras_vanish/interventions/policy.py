@@ -1,10 +1,9 @@
-"""What a policy is: the rules that the flags `auto_*` follow, and that a user may write anew.
+"""The protocols of the policies behind the `auto_*` flags. Users can write their own.
 
-A policy decides and touches nothing. Its methods are pure functions: each takes the state that the
-policy keeps of a run and what was seen since, and returns the next state. The state is None, a
-number, a tuple, a mapping, or a frozen dataclass of these: so it can be written to `state.json`,
-and a run that another process takes up goes on with it. The annotation of what `begin` returns
-says of which type it is.
+A policy decides and changes nothing. Its methods are pure functions: each takes the policy's state
+of a run and the latest observations, and returns the next state. A state is None, a number, a
+tuple, a mapping, or a frozen dataclass of these. So the monitor can write it to `state.json`, and a
+resumed run continues with it. The return annotation of `begin` declares the type of the state.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from keras_vanish.interventions.observation import Observation
 
 @runtime_checkable
 class ClippingPolicy(Protocol):
-    """Decides when the train step clips gradients, and to what: `auto_clip=...`.
+    """Decides when the train step clips gradients, and to which norm: `auto_clip=...`.
 
     ```python
+    from keras_vanish.interventions import Limits
+
     class TwiceTheLargest:
         def begin(self) -> float:
             return 0.0
@@ -38,28 +39,34 @@ class ClippingPolicy(Protocol):
     """
 
     def begin(self) -> Any:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def after(self, state: Any, norms: Iterable[float]) -> Any:
-        """The state after more steps.
+        """Returns the state after more steps.
 
         Args:
-            state: What `begin` or the last call gave.
-            norms: The global norm of the gradient before clipping, one an update, oldest first.
-                A norm is not finite where the gradient was not.
+            state: The state that `begin` or the previous call returned.
+            norms: The global norm of each update's gradient before clipping, oldest first. A norm
+                is NaN or infinite if its gradient was.
         """
 
     def limits(self, state: Any) -> Limits:
-        """What the train step works with until the next call."""
+        """Returns the limits that the train step applies until the next call.
+
+        Args:
+            state: The state that `begin` or `after` returned.
+        """
 
 
 @runtime_checkable
 class RatePolicy(Protocol):
-    """Decides what the learning rate is multiplied by: `auto_lr=...`.
+    """Decides the factor that multiplies the learning rate: `auto_lr=...`.
 
-    A class that inherits from this one needs `begin`, `factor` and `decide` only.
+    A subclass only has to implement `begin`, `factor` and `decide`.
 
     ```python
+    from keras_vanish.interventions import Intervention, Observation, RatePolicy
+
     class HalveOnExplosion(RatePolicy):
         def begin(self) -> float:
             return 1.0
@@ -78,69 +85,71 @@ class RatePolicy(Protocol):
     """
 
     def begin(self) -> Any:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def factor(self, state: Any) -> float:
-        """What the learning rate is multiplied by in this state: positive and finite."""
+        """Returns the factor on the learning rate in this state: positive and finite."""
         raise NotImplementedError
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Intervention | None]:
-        """The next state, and what is done to the rate, if anything.
+        """Returns the next state, and the change to the rate or None.
 
         Args:
-            state: What `begin` or the last call gave.
-            observation: What was seen since.
+            state: The state that `begin` or the previous call returned.
+            observation: The run since the previous call.
         """
         raise NotImplementedError
 
     def on_trial(self, state: Any) -> bool:
-        """Whether a larger rate is being tried, and may be taken back.
+        """Returns whether the policy is trying a larger rate that it may still take back.
 
-        With `auto_rollback`, the weights from before the trial go back with the rate.
+        With `auto_rollback`, the monitor then also restores the weights from before the trial.
         """
         return False
 
     def forget(self, state: Any) -> Any:
-        """The state after the run was taken back to earlier weights."""
+        """Returns the state after the run went back to earlier weights."""
         return state
 
     def renewed(self, state: Any) -> Any:
-        """The state after the run was given new weights."""
+        """Returns the state after the run received new weights."""
         return self.forget(state)
 
     def returned(self, state: Any) -> Any:
-        """The state after the run was given its first weights back."""
+        """Returns the state after the run received its first weights back."""
         return self.begin()
 
     def lowered(self, state: Any, share: float) -> Any:
-        """The state after the run was taken back and its rate multiplied by `share`.
+        """Returns the state after a rollback multiplied the rate by `share`.
 
-        None leaves the multiplication to the rollback, which keeps a factor of its own.
+        None means that the policy does not count the multiplication. The rollback then keeps a
+        factor of its own.
+
+        Args:
+            state: The state before.
+            share: The factor that the rollback applied to the rate.
         """
         return None
 
 
 def chosen(flag: str, given: Any, kinds: tuple[type, ...], protocol: Any = None) -> Any:
-    """The policy that a flag asks for.
+    """Returns the policy that a flag asks for; None if the flag is False.
 
     Args:
         flag: The name of the flag.
-        given: What the user gave.
-        kinds: The policies that there are for it. The first one's default stands for True.
-        protocol: What a policy of the user's own must have the methods of; None if there is none.
-
-    Returns:
-        None for False.
+        given: The value that the user passed.
+        kinds: The built-in policies for the flag. True selects the first one with its defaults.
+        protocol: The protocol of a user's own policy; None if the flag allows none.
 
     Raises:
-        ValueError: If `given` is neither True nor False nor one of the policies.
+        ValueError: If `given` is neither a bool nor one of the policies.
     """
     if given is False:
         return None
     if given is True:
         return kinds[0]()
     known = kinds if protocol is None else (*kinds, protocol)
-    # A class has the methods that its objects have.
+    # A class also has the methods of its instances, but is no policy.
     if isinstance(given, known) and not isinstance(given, type):
         return given
     names = [f"{kind.__name__}(...)" for kind in kinds]
@@ -152,7 +161,10 @@ def chosen(flag: str, given: Any, kinds: tuple[type, ...], protocol: Any = None)
 
 
 def type_of_state(policy: Any) -> Any:
-    """The type of the states of a policy, as the annotation of its `begin` gives it."""
+    """Returns the type of a policy's state: the return annotation of `begin`.
+
+    Without a usable annotation, it is the type of the first state.
+    """
     try:
         return typing.get_type_hints(type(policy).begin)["return"]
     except (KeyError, NameError, TypeError):

@@ -1,4 +1,4 @@
-"""When a run is re-initialised: only where it has not begun to learn."""
+"""The policy of `auto_init`: it re-initialises a run that has not begun to learn."""
 
 from __future__ import annotations
 
@@ -14,43 +14,48 @@ from keras_vanish.interventions.checks import check_whole
 from keras_vanish.interventions.intervention import Intervention
 from keras_vanish.interventions.observation import Observation
 
-#: A run whose smoothed loss fell by more than this share of its first level has begun to learn.
+#: A run has begun to learn once its smoothed loss has fallen by more than this share of its first
+#: level.
 BEGUN = 0.05
 
-#: Where outputs are far too large, the loss is that of a few samples, and what the input seems to
-#: save of it is chance. There this share of it, the mean of two readings, has been learned.
+#: If gradients grow towards the input, outputs are far too large. A few samples then dominate the
+#: loss, and the share that the input saves is mostly chance. Only a mean share of two readings
+#: above this value counts as learning there.
 _SURELY = 0.5
 
-#: How many losses in a row, from the first one on, must not be finite.
+#: The number of losses from the first one on that must all be NaN or infinite.
 _NONFINITE = 3
 
-#: For how many steps, from the first one on, no update may be applied: a loss scaler finds its
-#: scale in fewer.
+#: The number of steps from the first one on in which no update is applied. A loss scaler finds its
+#: scale in fewer steps.
 _STALLED = 40
 
-#: How many looks there are at least between two attempts, and how many steps.
+#: The fewest observations, and the fewest steps, between two attempts.
 _LOOKS, _STEPS = 5, 200
 
 
 @dataclass(frozen=True)
 class ReinitializationState:
-    """What `Reinitialization` keeps from look to look.
+    """The state that `Reinitialization` keeps between two observations.
 
     Attributes:
-        trend: Where the loss is going.
-        done: How often the run was re-initialised.
-        step: Of the look before.
-        looks: Looks since it was done, or since the beginning.
-        since: Steps since then.
-        losses: Losses seen since then, finite or not.
-        stalled: For how many steps since then no update was applied; 0 once one was.
-        applied: Whether one was.
-        grown: Whether the gradients grew towards the input in the first reading since then.
+        trend: The trend of the loss.
+        done: The number of re-initialisations so far.
+        step: The step of the previous observation.
+        looks: The number of observations since the last re-initialisation, or since the beginning.
+        since: The number of steps in the same time.
+        losses: The number of losses in the same time, finite or not.
+        stalled: The number of steps in the same time before the first update; 0 after it.
+        applied: Whether an update was applied in the same time.
+        grown: Whether gradients grew towards the input in the first reading of that time; None
+            before that reading.
         refused: Whether a refusal was reported.
-        returned: Whether the first weights were given back.
-        course: What was learned since then.
-        born: What was wrong with the units at the first reading since then; None before it.
-        ruined: For how many looks something else has been.
+        returned: Whether the run received its first weights back.
+        course: What the run has learned in the same time.
+        born: How units were lost in the first reading of that time (see `Observation.lost`); None
+            before that reading.
+        ruined: The number of observations in a row in which units are lost in another way than
+            that.
     """
 
     trend: LossTrend = field(default_factory=LossTrend)
@@ -71,18 +76,27 @@ class ReinitializationState:
 
 @dataclass(frozen=True)
 class Reinitialization:
-    """Re-initialises a run that is diagnosed to vanish or explode before it has learned anything.
+    """Gives new weights to a run that vanishes or explodes before it has learned anything.
 
-    The run has begun to learn once looking at its input saves 5% of the loss (the probe tells),
-    or, where that is not known, once the smoothed loss has fallen by 5%. Then nothing is
-    re-initialised, which is said once.
+    A run has begun to learn once it saves 5% of the loss by using its input, as the probe measures
+    it. If that is unknown, it has begun once the smoothed loss has fallen by 5%. From then on the
+    policy refuses to re-initialise, and says so once.
 
-    Where the last attempt does not help either, for as long as between two of them, the run gets
-    its first weights back.
+    If the last attempt does not help within 200 steps and five observations, the run gets its first
+    weights back.
+
+    ```python
+    from keras_vanish.interventions import Reinitialization
+
+    GradientMonitor("logs", auto_init=Reinitialization(protect=["embedding"]))
+    ```
 
     Attributes:
-        protect: Layers that are left alone, or their names.
-        attempts: How often a run is re-initialised at most.
+        protect: Layers, or names of layers, that keep their weights.
+        attempts: The largest number of re-initialisations in one run.
+
+    Raises:
+        ValueError: If a field has a wrong type or is out of range.
     """
 
     protect: Sequence[Any] = ()
@@ -104,17 +118,17 @@ class Reinitialization:
                 )
 
     def begin(self) -> ReinitializationState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return ReinitializationState()
 
     def decide(
         self, state: ReinitializationState, observation: Observation
     ) -> tuple[ReinitializationState, Intervention | None]:
-        """The next state, and whether the run is re-initialised.
+        """Returns the next state, and the planned intervention or None.
 
         Args:
-            state: What `begin` or the look before gave.
-            observation: What was seen since.
+            state: The state that `begin` or the previous call returned.
+            observation: The run since the previous call.
         """
         state = _seen(state, observation)
         reason = _sick(state, observation)
@@ -130,7 +144,7 @@ class Reinitialization:
             figures["vanishing_score"] = observation.diagnosis.vanishing_score
             figures["exploding_score"] = observation.diagnosis.exploding_score
         if begun:
-            # Where it is not known yet what was learned, it may be soon.
+            # While `learned` is unknown, the policy waits: the answer may come soon.
             if (
                 state.refused
                 or state.done
@@ -159,6 +173,7 @@ class Reinitialization:
 
 
 def _seen(state: ReinitializationState, observation: Observation) -> ReinitializationState:
+    """Returns the state after one more observation."""
     log, grown = observation.log, state.grown
     if grown is None and observation.diagnosis is not None:
         grown = _grown(observation.diagnosis)
@@ -186,13 +201,13 @@ def _seen(state: ReinitializationState, observation: Observation) -> Reinitializ
 
 
 def _grown(diagnosis: Diagnosis) -> bool:
-    """Whether gradients grow towards the input, in layers too that are thrown about."""
+    """Returns whether gradients grow towards the input, even in layers with huge updates."""
     profile = activation_profile((), diagnosis.reading.activations)
     return worst(growth_by(profile), diagnosis.components["growth"]) >= THRESHOLD
 
 
 def _sick(state: ReinitializationState, observation: Observation) -> str:
-    """What is wrong with the run, in sentences; empty if nothing is."""
+    """Returns the trouble of the run, in sentences; empty if there is none."""
     if state.losses >= _NONFINITE and not state.trend.count:
         return f"All {state.losses} losses so far are NaN or infinite."
     if state.stalled >= _STALLED:
@@ -201,7 +216,7 @@ def _sick(state: ReinitializationState, observation: Observation) -> str:
     if diagnosis is None:
         return ""
     if 0 < state.ruined < _LOOKS:
-        # Not the initialisers did it but the learning rate: others may know what to do.
+        # The learning rate ruined these units, not the initialisers. The other policies act first.
         return ""
     if observation.verdict == "vanishing" == diagnosis.verdict:
         return f"{diagnosis.sentence()} The vanishing score is {diagnosis.vanishing_score:.2f}."
@@ -215,7 +230,7 @@ def _sick(state: ReinitializationState, observation: Observation) -> str:
 
 
 def _begun(state: ReinitializationState, observation: Observation) -> str:
-    """Why the run is held to have begun to learn; empty if it has not."""
+    """Returns why the run counts as having begun to learn; empty if it has not begun."""
     if state.grown and state.course.count and state.course.best < _SURELY:
         return ""
     if observation.learned:

@@ -1,4 +1,4 @@
-"""What a policy knows of a run, as JSON has it, and back from a file that is not trusted."""
+"""Converts the states of policies to JSON, and back from a file that is not trusted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-#: No list in a file of ours is longer, and no count larger.
+#: The longest list and the largest count that a valid file can hold.
 _MOST, _LARGEST = 2**16, 2**53
 
-#: How often something was done: powers are raised to these.
+#: Counts that serve as exponents, and the largest value that they may have.
 _TIMES = ("barren", "cuts", "done", "restores")
 _MOST_TIMES = 1000
 
 
 def plain(value: Any) -> Any:
-    """A policy's state as JSON has it: a dataclass becomes a dict, NaN and Inf strings."""
+    """Returns a policy's state as JSON values.
+
+    A dataclass becomes a dict, a tuple a list. NaN and infinities become strings.
+    """
     if dataclasses.is_dataclass(value):
         return {
             entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)
@@ -34,15 +37,15 @@ def plain(value: Any) -> Any:
 
 
 def parsed(kind: Any, value: Any, name: str = "state") -> Any:
-    """The value of type `kind` of which `plain` made `value`.
+    """Returns the value of type `kind` from which `plain` made `value`.
 
     Args:
-        kind: A dataclass, a type such as `float`, or one as annotations have it.
-        value: What a file holds; it is not trusted.
-        name: What errors call it.
+        kind: A dataclass, a type such as `float`, or an annotation such as `tuple[float, ...]`.
+        value: A value from a file; it is not trusted.
+        name: The name that error messages use.
 
     Raises:
-        ValueError: If `plain` makes no such thing of such a type.
+        ValueError: If `value` does not describe a value of type `kind`.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:

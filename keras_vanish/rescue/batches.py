@@ -1,4 +1,4 @@
-"""Batches that are taken out of a fit's iterator before the train step sees them."""
+"""Takes batches out of the iterator of a `fit` before the train step sees them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keras_vanish.capture.tensorflow.private_names import clear_losses
 
 
 class TakenBatches:
-    """The batches of the next call of the train function.
+    """The batches that the next call of the train function is going to use.
 
     Args:
-        iterator: The iterator that the call was about to take its batches from.
-        count: How many batches it takes.
+        iterator: The iterator from which the call was about to take its batches.
+        count: The number of batches that the call uses, at most.
 
     Raises:
-        StopIteration: If there is none.
+        StopIteration: If the iterator has no batch left.
     """
 
     def __init__(self, iterator: Any, count: int) -> None:
@@ -30,17 +30,21 @@ class TakenBatches:
             raise StopIteration
 
     def inputs(self) -> Any:
-        """The inputs `x` of the first batch."""
+        """Returns the inputs `x` of the first batch."""
         return keras.utils.unpack_x_y_sample_weight(self._batches[0])[0]
 
     def build(self, model: Any) -> None:
-        """Makes the weights of a model that has none before its first step."""
+        """Creates the weights of a model that has none before its first step.
+
+        Args:
+            model: A Keras model.
+        """
         model(tf.nest.map_structure(lambda tensor: tensor[:1], self.inputs()))
-        # Losses that layers added belong to no step.
+        # The call may have added layer losses. They belong to no step.
         clear_losses(model)
 
     def iterator(self) -> Any:
-        """An iterator over the batches, for a function that was traced with the other one."""
+        """Returns an iterator over the batches that the traced train function accepts."""
         dataset = tf.data.Dataset.from_generator(
             lambda: iter(self._batches), output_signature=self._iterator.element_spec
         )

@@ -1,4 +1,4 @@
-"""A clipping policy at work: its limits in the train step, and the account of what they did."""
+"""Applies a clipping policy to the train step, and reports the effect."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from keras_vanish.rescue.training import Training
 
 
 class Clipping:
-    """Sets the limits of the guard in the train step, and tells what the guard did.
+    """Sets the limits of the guard in the train step, and reports the guard's actions.
 
     Args:
-        policy: The policy.
+        policy: The clipping policy.
 
     Attributes:
-        policy: The policy.
-        state: What the policy keeps of the run.
-        firing: Whether the guard clipped between the last two looks.
+        policy: The clipping policy.
+        state: The policy's state of the run.
+        firing: Whether the guard clipped between the last two observations.
     """
 
     def __init__(self, policy: ClippingPolicy) -> None:
@@ -32,24 +32,31 @@ class Clipping:
         self._training: Training | None = None
 
     def settings(self, dry_run: bool) -> GuardSettings:
-        """How the guard is built into the train step."""
+        """Returns the settings with which the guard is built into the train step.
+
+        Args:
+            dry_run: Whether the guard only counts and changes no gradient.
+        """
         limits = self.policy.limits(self.policy.begin())
         return GuardSettings(enforces=not dry_run, smallest_norm=limits.smallest_norm)
 
     def enter(self, training: Training) -> None:
-        """Takes the training that begins."""
+        """Starts to act on a training."""
         self._training, self._guard, self._norm = training, training.controls.guard, None
 
     def leave(self) -> None:
-        """Lets go of the training."""
+        """Releases the training."""
         self._training = self._guard = self._norm = None
 
     def read(self) -> GuardLog | None:
-        """What the guard did since the last look; None where it is not built into the step."""
+        """Returns the guard's actions since the last call; None if the step has no guard."""
         return None if self._guard is None else self._guard.read()
 
     def account(self, observation: Observation) -> Iterator[Intervention]:
-        """Says what the guard did since the last look: every skip, and clipping as it begins."""
+        """Yields the interventions of the guard since the last observation.
+
+        Each skip is one, and so is the first clipping after an observation without any.
+        """
         log = observation.log
         if log.skipped:
             steps = max(log.skipped, len(log.norms))
@@ -74,11 +81,11 @@ class Clipping:
         self.firing = bool(log.clipped)
 
     def see(self, norms: Iterable[float]) -> None:
-        """Shows the policy the norms since the last look."""
+        """Shows the policy the gradient norms since the last observation."""
         self.state = self.policy.after(self.state, norms)
 
     def renew(self) -> None:
-        """Forgets what was seen of weights that are gone."""
+        """Makes the policy start again, because the model has received other weights."""
         self.state = self.policy.begin()
 
     def set_limits(self) -> None:
@@ -94,5 +101,5 @@ class Clipping:
         self._guard.limit(limits.fires_above, limits.clips_to, reach)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         return {**vars(self), "_training": None, "_guard": None, "_norm": None}

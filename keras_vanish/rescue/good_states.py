@@ -1,4 +1,4 @@
-"""The good states that a rollback policy keeps, and going back to them."""
+"""The good states that a rollback policy keeps and restores."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from keras_vanish.rescue.training import Training
 
 
 class GoodStates:
-    """Keeps the last good states in memory, and gives the run one of them back.
+    """Keeps the last good states in memory, and restores the most recent one.
 
-    Beside each state stands the factor on the learning rate that is in what the optimizer
-    remembers there.
+    Each state is kept with the learning-rate factor that its optimizer slots contain.
 
     Args:
-        policy: The policy.
+        policy: The rollback policy.
 
     Attributes:
-        policy: The policy.
-        state: What the policy keeps of the run.
+        policy: The rollback policy.
+        state: The policy's state of the run.
     """
 
     def __init__(self, policy: Rollback) -> None:
@@ -31,28 +30,34 @@ class GoodStates:
         self._training: Training | None = None
 
     def enter(self, training: Training) -> None:
-        """Takes the training that begins; `start` follows once the model has its weights."""
+        """Starts to act on a training. `start` follows once the model has its weights."""
         self._training = training
 
     def start(self, remembered: float) -> None:
-        """Keeps the state as it is now, and no other.
+        """Keeps the present state, and drops all others.
 
         Args:
-            remembered: The factor that is in what the optimizer remembers.
+            remembered: The learning-rate factor that the optimizer slots contain.
         """
         self._kept = [(self._copy(), remembered)]
 
     def leave(self) -> None:
-        """Lets go of the training, and of what was kept of it."""
+        """Releases the training and its states."""
         self._training, self._kept = None, []
 
     def decide(self, observation: Observation) -> Decision:
-        """Asks the policy."""
+        """Returns the decision of the policy."""
         self.state, decision = self.policy.decide(self.state, observation)
         return decision
 
     def keep(self, remembered: float) -> None:
-        """Keeps the state as it is now, unless it holds NaN or Inf; also in the policy's folder."""
+        """Keeps the present state, unless it contains NaN or Inf.
+
+        If the policy has a folder, the weights are also written there, as `good.weights.h5`.
+
+        Args:
+            remembered: The learning-rate factor that the optimizer slots contain.
+        """
         copy = self._copy()
         if not copy.finite():
             return
@@ -63,37 +68,37 @@ class GoodStates:
             self._training.model.save_weights(os.path.join(folder, "good.weights.h5"))
 
     def go_back(self) -> float:
-        """Gives the run the last state that was kept; returns the factor that stands beside it."""
+        """Restores the last kept state. Returns the learning-rate factor that its slots contain."""
         assert self._training is not None
         snapshot, remembered = self._kept[-1]
         self._training.restore(snapshot)
         return remembered
 
     def distrust_last(self) -> None:
-        """Lets the last state go if there is another: if it leads here again, it was not good."""
+        """Drops the last state if there is another, because training went wrong from it."""
         if len(self._kept) > 1:
             self._kept.pop()
 
     def remember(self, remembered: float) -> None:
-        """Corrects the factor that stands beside every state."""
+        """Corrects the learning-rate factor that is kept with every state."""
         self._kept = [(snapshot, remembered) for snapshot, _ in self._kept]
 
     def forget(self) -> None:
-        """Tells the policy that the run was taken back by another policy."""
+        """Tells the policy that another policy took the run back."""
         self.state = self.policy.forget(self.state)
 
     def renew(self, born: str | None, remembered: float) -> None:
-        """Begins anew with weights that were just given.
+        """Starts again with new weights.
 
         Args:
-            born: What is wrong with the units of the new weights; None if that is not known.
-            remembered: The factor that is in what the optimizer remembers.
+            born: How units are lost in the new weights (see `Observation.lost`); None if unknown.
+            remembered: The learning-rate factor that the optimizer slots contain.
         """
         self.start(remembered)
         self.state = self.policy.begin(born)
 
     def give_back(self) -> None:
-        """Tells the policy that the run has its first weights back."""
+        """Tells the policy that the run has received its first weights back."""
         self.state = self.policy.returned(self.state)
 
     def _copy(self) -> Snapshot:
@@ -101,5 +106,5 @@ class GoodStates:
         return self._training.snapshot()
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         return {**vars(self), "_training": None, "_kept": []}

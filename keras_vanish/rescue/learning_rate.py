@@ -1,4 +1,4 @@
-"""The factor on the learning rate, with the momentum that remembers earlier factors."""
+"""Applies a factor to the learning rate, and corrects the momentum accordingly."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from keras_vanish.rescue.training import Training
 
 
 class LearningRate:
-    """Multiplies the learning rate as the policies want it.
+    """Multiplies the learning rate by the factor that the policies want.
 
-    What an optimizer remembers of earlier updates is multiplied by the rate of those. So when the
-    factor changes, the momentum changes with it.
+    The velocity of an optimizer contains earlier learning rates. So a change of the factor also
+    changes the velocity.
 
     Args:
-        policy: The policy; None where only a rollback lowers the rate.
+        policy: The learning-rate policy; None if only a rollback lowers the rate.
 
     Attributes:
-        policy: The policy, or None.
-        state: What the policy keeps of the run; None without a policy.
-        rollback_factor: What rollbacks multiplied the rate by that the policy does not count.
-        remembered: The factor that is in what the optimizer remembers.
+        policy: The learning-rate policy, or None.
+        state: The policy's state of the run; None without a policy.
+        rollback_factor: The product of the factors of rollbacks that the policy does not count.
+        remembered: The learning-rate factor that the optimizer slots contain.
     """
 
     def __init__(self, policy: RatePolicy | None) -> None:
@@ -33,27 +33,27 @@ class LearningRate:
 
     @property
     def factor(self) -> float:
-        """What the policies want the learning rate to be multiplied by."""
+        """The factor on the learning rate that the policies want."""
         own = 1.0 if self.policy is None else self.policy.factor(self.state)
         return self.rollback_factor * own
 
     @property
     def on_trial(self) -> bool:
-        """Whether a larger rate is being tried."""
+        """Whether a larger rate is on trial."""
         return self.policy is not None and self.policy.on_trial(self.state)
 
     def enter(self, training: Training) -> None:
-        """Takes the training that begins: the optimizer remembers what the factor is now."""
+        """Starts to act on a training. Its optimizer slots count as having the present factor."""
         self._training = training
         self.remembered = self.factor
         self.apply()
 
     def leave(self) -> None:
-        """Lets go of the training."""
+        """Releases the training."""
         self._training = None
 
     def apply(self) -> None:
-        """Brings the factor into the train step, and into what the optimizer remembers."""
+        """Applies the factor to the train step and to the optimizer's velocity."""
         training = self._training
         if training is None or training.controls.factor is None:
             return
@@ -66,14 +66,14 @@ class LearningRate:
             self.remembered = wanted
 
     def decide(self, observation: Observation) -> Intervention | None:
-        """Asks the policy; `apply` follows."""
+        """Returns the change that the policy wants, or None. `apply` follows."""
         if self.policy is None:
             return None
         self.state, act = self.policy.decide(self.state, observation)
         return act
 
     def lower(self, share: float) -> None:
-        """Multiplies the rate after the run was taken back."""
+        """Multiplies the rate by `share` after a rollback."""
         state = None if self.policy is None else self.policy.lowered(self.state, share)
         if state is None:
             self.rollback_factor *= share
@@ -82,16 +82,16 @@ class LearningRate:
         self.apply()
 
     def renew(self) -> None:
-        """Tells the policy of new weights: a rate too large for the old ones may suit these."""
+        """Tells the policy about new weights, which may suit a larger rate than the old ones."""
         if self.policy is not None:
             self.state = self.policy.renewed(self.state)
 
     def give_back(self) -> None:
-        """Undoes what was done to the rate for weights that are gone."""
+        """Undoes all changes to the rate, because the run has received its first weights back."""
         self.rollback_factor = 1.0
         if self.policy is not None:
             self.state = self.policy.returned(self.state)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         return {**vars(self), "_training": None}

@@ -1,4 +1,4 @@
-"""New weights for a run that cannot learn, and the first weights back where they do not help."""
+"""Gives new weights to a run that cannot learn, and the first ones back if that does not help."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from keras_vanish.rescue.training import Training
 
 
 class NewWeights:
-    """Re-initialises the model where the policy plans it, from the next batch.
+    """Re-initialises the model from the next batch after the policy has planned it.
 
     Args:
-        policy: The policy.
+        policy: The re-initialisation policy.
 
     Attributes:
-        policy: The policy.
-        state: What the policy keeps of the run.
-        pending: What is planned and waits for a batch; None if nothing is.
-        refused: Whether it was said that nothing can be done.
-        seed: Of the next draws.
-        renewed: Whether the model was given new weights in this training.
+        policy: The re-initialisation policy.
+        state: The policy's state of the run.
+        pending: The planned intervention that waits for a batch; None without one.
+        refused: Whether the user was told that re-initialisation is impossible.
+        seed: The seed of the next random draws.
+        renewed: Whether the model received new weights in this training.
     """
 
     def __init__(self, policy: Reinitialization) -> None:
@@ -40,26 +40,30 @@ class NewWeights:
         self._training: Training | None = None
 
     def enter(self, training: Training) -> None:
-        """Takes the training that begins; `start` follows once the model has its weights."""
+        """Starts to act on a training. `start` follows once the model has its weights."""
         self._training, self.pending, self.renewed = training, None, False
 
     def start(self) -> None:
-        """Notes the weights before the first step, if the model has not been trained before."""
+        """Keeps the weights before the first step, if the model has not been trained before."""
         if self._training is not None and self._training.updates == 0:
             self._start = self._training.snapshot()
             self._protected = pretrained(self._training.model)
 
     def leave(self) -> None:
-        """Lets go of the training, and of what was kept of it."""
+        """Releases the training and its first weights."""
         self._training = self._start = None
 
     def decide(self, observation: Observation) -> Intervention | None:
-        """Asks the policy."""
+        """Returns the intervention that the policy plans, or None."""
         self.state, planned = self.policy.decide(self.state, observation)
         return planned
 
     def plan(self, planned: Intervention) -> Iterator[Intervention]:
-        """Puts a re-initialisation off until the next batch, or says once why there is none."""
+        """Postpones a re-initialisation to the next batch, or says once why it is impossible.
+
+        Args:
+            planned: The planned intervention.
+        """
         assert self._training is not None
         if self._start is not None and self._training.gives_batches:
             self.pending = planned
@@ -74,11 +78,11 @@ class NewWeights:
         """Gives the model new weights.
 
         Args:
-            planned: What was planned.
+            planned: The planned intervention.
             inputs: The inputs `x` of a batch.
 
         Returns:
-            What was done, and whether every layer with a kernel has new weights.
+            The record of the intervention, and whether every layer with a kernel has new weights.
         """
         training, start = self._training, self._start
         assert training is not None
@@ -101,14 +105,14 @@ class NewWeights:
         return done, found.whole
 
     def undo(self) -> None:
-        """Gives the model the weights that it began with, after a failure."""
+        """Restores the first weights after a failed re-initialisation."""
         if self._training is not None and self._start is not None:
             with self._training.backend.assigning(self._training.model):
                 self._start.restore()
 
     def take_back(self) -> bool:
-        """Gives the run its first weights back, if it was given others. Returns whether it was."""
-        # What was only planned, or refused, left the weights as training made them.
+        """Restores the first weights if the model received new ones. Returns whether it did."""
+        # A re-initialisation that was only planned or refused has not changed the trained weights.
         if self._training is None or self._start is None or not self.renewed:
             return False
         self._training.restore(self._start)
@@ -116,11 +120,11 @@ class NewWeights:
         return True
 
     def let_start_go(self) -> None:
-        """Frees the memory of the first weights, which are not going to be needed."""
+        """Frees the memory of the first weights, which are no longer needed."""
         self._start = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         bound: dict[str, Any] = {
             "_training": None,
             "_start": None,
@@ -131,6 +135,6 @@ class NewWeights:
 
 
 def refusal(planned: Intervention, why: str) -> Intervention:
-    """The record of a re-initialisation that was planned and is not done."""
+    """Returns the record of a planned re-initialisation that is not carried out."""
     reason = f"{planned.reason} But {why}."
     return Intervention(planned.step, "refuse_reinitialization", reason)

@@ -1,4 +1,4 @@
-"""The order in which policies are asked, and who does what they decide."""
+"""Asks the policies in a fixed order, and has their decisions carried out."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from keras_vanish.rescue.training import Training
 
 
 class Rescue:
-    """Shows the policies of one monitor what was seen, and has done what they decide.
+    """Shows a run to the policies of a monitor, and carries out their decisions.
 
-    At one look at most one policy acts, the most thorough one first: new weights, then a rollback,
-    then the learning rate. The limits of clipping follow at each look.
+    At each observation at most one policy acts. They are asked in this order: new weights,
+    rollback, learning rate. The limits of clipping are set at every observation.
 
     Args:
         clipping: A clipping policy, or None.
         rate: A learning-rate policy, or None.
         rollback: A rollback policy, or None.
         init: A re-initialisation policy, or None.
-        dry_run: Whether nothing is done and everything is said.
+        dry_run: Whether decisions are only reported and not carried out.
 
     Attributes:
-        clipping: The clipping and its account; None where the flag is off.
+        clipping: The clipping; None if the flag is off.
         rate: The factor on the learning rate.
-        good_states: The states that a rollback goes back to; None where the flag is off.
-        new_weights: The re-initialisation; None where the flag is off.
+        good_states: The states that a rollback restores; None if the flag is off.
+        new_weights: The re-initialisation; None if the flag is off.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Rescue:
         return bool(self._saved().hands())
 
     def controls(self) -> Controls:
-        """What the flags ask to have built into a train step."""
+        """Returns the controls that the flags need inside the train step."""
         moves_rate = self.rate.policy is not None or self.good_states is not None
         return Controls(
             guard=None if self.clipping is None else self.clipping.settings(self._dry_run),
@@ -80,7 +80,7 @@ class Rescue:
         )
 
     def enter(self, training: Training) -> None:
-        """Takes the training that begins."""
+        """Starts to act on a training."""
         self._training, self._updates = training, training.updates
         self._started = not self.asked
         for hand in self._hands():
@@ -89,17 +89,20 @@ class Rescue:
             self._start()
 
     def leave(self) -> None:
-        """Lets go of the model, and of what was kept of it."""
+        """Releases the model and everything that was kept of it."""
         self._training = None
         for hand in self._hands():
             hand.leave()
 
     def before(self, iterator: Any, steps: int) -> tuple[Any, list[Intervention]]:
-        """Does what needs a batch: the iterator of the next call, and what was done.
+        """Carries out what needs a batch.
 
         Args:
-            iterator: What the train function is about to be called with.
-            steps: How many batches it takes from it.
+            iterator: The iterator with which the train function is about to be called.
+            steps: The number of batches that the call takes from it.
+
+        Returns:
+            The iterator to call the train function with, and the interventions.
 
         Raises:
             StopIteration: If there is no batch.
@@ -118,7 +121,8 @@ class Rescue:
         try:
             done, whole = new_weights.carry_out(planned, batches.inputs())
             if done.action == "reinitialize":
-                # The next look comes after some steps: units that are lost then, training has lost.
+                # The next observation follows after some steps. Units that are lost by then were
+                # lost in training.
                 self._begin_anew("" if whole else None)
         except Exception as error:
             new_weights.undo()
@@ -133,17 +137,17 @@ class Rescue:
         verdict: Verdict,
         learned: bool | None,
     ) -> tuple[list[Intervention], dict[str, float]]:
-        """Shows the policies the run, where any was `asked` for.
+        """Shows the run to the policies. To be called only if a flag is on.
 
         Args:
             step: The step on the run's axis.
-            updates: How many updates the optimizer has applied.
-            diagnosis: The last reading's; None if there is none since the last look.
+            updates: The number of updates that the optimizer has applied.
+            diagnosis: The diagnosis of the last reading; None without one since the last call.
             verdict: The run's verdict so far.
-            learned: Whether it has learned anything; None if that cannot be told.
+            learned: Whether the run has learned anything from its input; None if unknown.
 
         Returns:
-            What was done, and numbers to log, by tag.
+            The interventions, and numbers to log, by tag.
         """
         if self.new_weights is not None and self.new_weights.pending is not None:
             return [], {}
@@ -158,17 +162,17 @@ class Rescue:
         return [self._marked(act) for act in done], numbers
 
     def state(self) -> dict[str, Any]:
-        """What the policies know of the run, as JSON has it."""
+        """Returns the states of the policies as JSON values."""
         return self._saved().to_json()
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Takes up what the policies of an earlier process knew; `enter` follows.
+        """Restores the states of the policies from an earlier process. `enter` follows.
 
         Args:
-            state: What `state` gave; it is not trusted.
+            state: A value that `state` returned; it is not trusted.
 
         Raises:
-            ValueError: If `state` gives no such thing. Nothing is taken up then.
+            ValueError: If `state` cannot have returned the value. No state is changed then.
         """
         self._saved().take_up(state)
 
@@ -182,11 +186,11 @@ class Rescue:
                 yield hand
 
     def _start(self) -> None:
-        """Notes the state before the first step; called again, it does nothing."""
+        """Keeps the state before the first step. Further calls do nothing."""
         if self._started or self._training is None:
             return
         self._started = True
-        # Slots that are made later could not be taken back.
+        # A rollback could not restore slots that are created later.
         self._training.backend.build_optimizer(self._training.model, self._training.optimizer)
         if self.new_weights is not None:
             self.new_weights.start()
@@ -196,7 +200,7 @@ class Rescue:
             self.clipping.set_limits()
 
     def _acts(self, observation: Observation) -> Iterator[Intervention]:
-        """What at most one policy does."""
+        """Asks the policies in order, and yields the interventions of the first one that acts."""
         if self.new_weights is not None:
             planned = self.new_weights.decide(observation)
             if planned is not None and planned.action == "take_back_weights":
@@ -237,10 +241,11 @@ class Rescue:
             yield planned
 
     def _begin_anew(self, born: str | None) -> None:
-        """Forgets what the other policies saw of weights that are gone.
+        """Makes the other policies start again, because the model has received other weights.
 
         Args:
-            born: What is wrong with the units of those that are there now; None if not known.
+            born: How units are lost in the present weights (see `Observation.lost`); None if
+                unknown.
         """
         if self.good_states is not None:
             self.good_states.renew(born, self.rate.remembered)
@@ -260,7 +265,7 @@ class Rescue:
             self._training.model.stop_training = True
 
     def _tried(self, act: Intervention) -> Intervention:
-        """Keeps the state before a larger rate is tried, and takes the run back to it after."""
+        """Keeps the state before a trial of a larger rate, and restores it after a failed one."""
         if self.good_states is None or self._dry_run:
             return act
         if self.rate.on_trial:
@@ -275,7 +280,7 @@ class Rescue:
         return dataclasses.replace(act, dry_run=True) if self._dry_run else act
 
     def _log(self, updates: int) -> tuple[StepLog, dict[str, float]]:
-        """What was seen of every step since the last look, and numbers to log, by tag."""
+        """Returns the log of every step since the last observation, and numbers to log, by tag."""
         assert self._training is not None
         backend, optimizer = self._training.backend, self._training.optimizer
         rate = backend.learning_rate(optimizer) * self.rate.factor
@@ -296,12 +301,12 @@ class Rescue:
         return log, numbers
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is bound to a fit stays with it: a copy takes part in another.
+        # A copy takes part in another fit, so it drops everything that belongs to this one.
         return {**vars(self), "_training": None, "_started": True}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rescue:
         for hand in self._saved().hands().values():
-            memo[id(hand.policy)] = hand.policy  # It does not change, and may hold layers.
+            memo[id(hand.policy)] = hand.policy  # A policy never changes, and may hold layers.
         twin = Rescue.__new__(Rescue)
         vars(twin).update(copy.deepcopy(self.__getstate__(), memo))
         return twin

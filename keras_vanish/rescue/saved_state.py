@@ -1,4 +1,4 @@
-"""What the flags know of a run, as `state.json` has it."""
+"""The state of the flags, as `state.json` stores it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_vanish.rescue.new_weights import NewWeights
 
 @dataclass(frozen=True)
 class _Fields:
-    """What stands in the file beside the states of the policies."""
+    """The fields of the file besides the states of the policies."""
 
     rollback_factor: float
     firing: bool
@@ -27,13 +27,13 @@ class _Fields:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What goes into the file, and comes out of it.
+    """Writes the state of the flags as JSON values, and restores it.
 
     Attributes:
-        clipping: The hand of `auto_clip`; None where the flag is off.
+        clipping: The clipping of `auto_clip`; None if the flag is off.
         rate: The learning rate.
-        good_states: The hand of `auto_rollback`; None where the flag is off.
-        new_weights: The hand of `auto_init`; None where the flag is off.
+        good_states: The good states of `auto_rollback`; None if the flag is off.
+        new_weights: The re-initialisation of `auto_init`; None if the flag is off.
     """
 
     clipping: Clipping | None
@@ -42,7 +42,7 @@ class SavedState:
     new_weights: NewWeights | None
 
     def hands(self) -> dict[str, Any]:
-        """Everything with a policy and its state, by the name that the file has for it."""
+        """Returns every object that has a policy and its state, by its name in the file."""
         found: dict[str, Any] = {
             "clip": self.clipping,
             "rate": None if self.rate.policy is None else self.rate,
@@ -52,7 +52,7 @@ class SavedState:
         return {name: hand for name, hand in found.items() if hand is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """What `take_up` takes, as JSON has it."""
+        """Returns the state as JSON values, which `take_up` accepts."""
         return {
             "policies": {
                 name: {"policy": type(hand.policy).__name__, "state": plain(hand.state)}
@@ -65,15 +65,15 @@ class SavedState:
         }
 
     def take_up(self, saved: Mapping[str, Any]) -> None:
-        """Takes up what the policies of an earlier process knew.
+        """Restores the states of the policies from an earlier process.
 
-        A policy of another kind than there was then begins anew.
+        A policy starts again if the earlier process used a policy of another class.
 
         Args:
-            saved: What `to_json` gave; it is not trusted.
+            saved: A value that `to_json` returned; it is not trusted.
 
         Raises:
-            ValueError: If it is no such thing. Nothing is taken up then.
+            ValueError: If `to_json` cannot have returned the value. No state is changed then.
         """
         fields = parsed(_Fields, {k: v for k, v in saved.items() if k != "policies"})
         policies = saved.get("policies")
@@ -95,7 +95,7 @@ class SavedState:
             self.clipping.firing = fields.firing
         if self.new_weights is not None:
             self.new_weights.refused, self.new_weights.seed = fields.refused, fields.seed
-        # What the optimizer remembers is of the process before, as its rate was.
+        # The optimizer slots come from the earlier process, and so contain its factor.
         self.rate.remembered = self.rate.factor
         if self.good_states is not None:
             self.good_states.remember(self.rate.remembered)

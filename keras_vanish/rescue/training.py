@@ -1,4 +1,4 @@
-"""The training that the flags act on."""
+"""The training on which the flags act."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Training:
     """One model in one `fit` or custom loop.
 
     Attributes:
-        backend: How the model's framework is acted on.
+        backend: The backend of the model's framework.
         model: The Keras model.
-        optimizer: The optimizer that trains it.
-        controls: What acts within every step.
-        updates: How many updates the optimizer had applied when it began; 0 for a model that
-            has not been trained before, as far as that can be told.
-        gives_batches: Whether `Rescue.before` is going to be called with each batch.
+        optimizer: The optimizer that trains the model.
+        controls: The controls inside every train step.
+        updates: The number of updates that the optimizer had applied when the training began. It is
+            0 for a model that seems never to have been trained.
+        gives_batches: Whether `Rescue.before` is called with each batch.
     """
 
     backend: Backend
@@ -30,11 +30,11 @@ class Training:
     gives_batches: bool
 
     def snapshot(self) -> Snapshot:
-        """A copy of the state as it is now."""
+        """Returns a copy of the present state."""
         return self.backend.snapshot(self.model, self.optimizer)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Gives the model and the optimizer an earlier state; metrics begin anew."""
+        """Restores an earlier state of the model and the optimizer, and resets the metrics."""
         with self.backend.assigning(self.model):
             snapshot.restore()
             self.model.reset_metrics()

@@ -1,4 +1,4 @@
-"""TensorFlow as a backend: what `keras_vanish.capture.backend` describes, in one place."""
+"""The TensorFlow implementation of `keras_vanish.capture.backend`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keras_vanish.capture.tensorflow.update import build
 
 
 class TensorFlowBackend:
-    """Keras on TensorFlow: eager, in a `tf.function`, under XLA and under replica strategies."""
+    """Keras on TensorFlow: eager, in a `tf.function`, with XLA, and with replica strategies."""
 
     def optimizers_of(self, model: Any) -> dict[str, Any]:
         return optimizers_of(model)
@@ -73,7 +73,7 @@ class TensorFlowBackend:
         return Snapshot(model, optimizer)
 
     def assigning(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        # TensorFlow's variables are always those that the next step reads.
+        # In TensorFlow, the next step always reads the present values of the variables.
         return contextlib.nullcontext()
 
     def weights_norm(self, model: Any) -> Callable[[], float]:
@@ -84,11 +84,11 @@ class TensorFlowBackend:
         def norm() -> Any:
             return tf.linalg.global_norm([tf.cast(v.value, tf.float32) for v in variables])
 
-        # Eagerly it takes longer than a small model's step. It is traced here because TensorFlow
-        # warns of a function that many short fits trace anew.
+        # Run eagerly, the function takes longer than a step of a small model. It is traced here,
+        # because TensorFlow warns about a function that many short fits trace again.
         traced = tf.function(norm, autograph=False).get_concrete_function()
         return lambda: float(traced())
 
 
-#: What `keras_vanish.capture.backend.load` gives.
+#: The backend that `keras_vanish.capture.backend.load` returns.
 BACKEND = TensorFlowBackend()

@@ -1,4 +1,4 @@
-"""One optimizer's readings, from the traced step to the host."""
+"""Records the updates of one optimizer, from the traced step to the host."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from keras_vanish.records.statistics import FLOATS
 
 
 class Capture:
-    """Taps a model's optimizer and brings what was recorded to the host.
+    """Taps a model's optimizer, and brings the recorded updates to the host.
 
     Args:
         model: The Keras model.
-        optimizer: The optimizer that trains it.
-        every: Updates from one recorded update to the next, or None: only when armed.
-        slots: How many updates may be recorded before the host looks.
-        xla: Whether the train step is compiled by XLA.
-        always: Whether each step that runs tapped is recorded, because every step is to be,
-            or because the host runs the tapped one only when it is `wanted`.
-        chooses: Whether the host can run another function on calls that are not `wanted`.
-        probe: What probes the batch on recorded steps of a wrapped train step.
-        interior: What acts within every train step.
+        optimizer: The optimizer that trains the model.
+        every: The number of updates between two recorded ones. With None, a recording needs `arm`.
+        slots: The number of updates that may be recorded before the host reads them.
+        xla: Whether XLA compiles the train step.
+        always: Whether every tapped step is recorded: either all steps are to be recorded, or the
+            host runs the tapped step only when it is `wanted`.
+        chooses: Whether the host can run another function for calls that are not `wanted`.
+        probe: The probe that runs on recorded steps of a wrapped train step; None without one.
+        step_controls: The controls inside every train step; None without any.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Capture:
         self._look_at = math.inf
 
     def wrap(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A train step that does what `step` does, with the optimizer tapped.
+        """Returns a train step that does the same as `step`, with the optimizer tapped.
 
         Args:
-            step: Takes a batch as its first argument, as `model.train_step` does.
+            step: A function with a batch as its first argument, such as `model.train_step`.
         """
 
         def tapped_step(*args: Any, **kwargs: Any) -> Any:
@@ -99,13 +99,17 @@ class Capture:
         return tapped_step
 
     def _choose_if(self, graph: Any) -> None:
-        """Gives the choice up where the functions would draw different random numbers."""
-        # XLA's generator has no seed: there no two runs are alike.
+        """Stops choosing between functions if they would draw different random numbers."""
+        # XLA's generator has no seed, so no two runs agree in any case.
         if self._chooses and not self._xla:
             self._chooses = not draws(graph)
 
     def wrap_unread(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A train step as `wrap` gives it, for steps of which nothing is recorded."""
+        """Returns a train step like that of `wrap`, but without recording.
+
+        Args:
+            step: A function with a batch as its first argument, such as `model.train_step`.
+        """
 
         def unread_step(*args: Any, **kwargs: Any) -> Any:
             with self._open(lambda variables, missing: None):
@@ -114,7 +118,7 @@ class Capture:
         return unread_step
 
     def open(self) -> contextlib.AbstractContextManager[None]:
-        """Within this context, what the optimizer applies is recorded."""
+        """Returns a context in which the optimizer's updates are recorded."""
         return self._open(self._recorder_for)
 
     def _open(self, recorder_for: RecorderFor) -> contextlib.AbstractContextManager[None]:
@@ -129,7 +133,7 @@ class Capture:
         try:
             return self._probe.trace(self._data)
         except Exception as error:
-            # The readings of the tap go on.
+            # The gradients of weights are still read.
             self._probe = None
             warnings.warn(
                 "GradientMonitor cannot probe this model, and shows the gradients of its weights "
@@ -203,11 +207,11 @@ class Capture:
 
     @property
     def awaited(self) -> bool:
-        """Whether the host is going to look again without being told to."""
+        """Whether the host is going to read again without another call of `arm`."""
         return self._look_at < math.inf
 
     def updates(self) -> int:
-        """How many updates the optimizer has applied; waits for the device."""
+        """Returns the number of updates that the optimizer has applied. Waits for the device."""
         return self._applied() // self._accumulated()
 
     def _applied(self) -> int:
@@ -217,26 +221,33 @@ class Capture:
         return unwrapped(self._optimizer).gradient_accumulation_steps or 1
 
     def wanted(self) -> bool:
-        """Whether the next call is to run the tapped step.
+        """Returns whether the next call must run the tapped step.
 
-        Those are that end with a look; all, where there is no other function, or where two would
-        draw the same random numbers twice.
+        This is True on calls that end with a reading. It is always True if there is only one
+        function, or if two functions would draw the same random numbers twice.
         """
         return not self._chooses or self._calls + self._steps >= self._look_at
 
     def count(self, steps: int) -> bool:
-        """Counts train steps that the host started; whether it is time to look."""
+        """Counts train steps that the host started. Returns whether it is time to `read`.
+
+        Args:
+            steps: The number of these steps.
+        """
         self._steps = steps
         self._calls += steps
         return self._calls >= self._look_at
 
     @property
     def layers(self) -> list[LayerInfo]:
-        """The layers in the order in which data flows; empty before a step was traced."""
+        """The layers in the order of the data flow; empty before a step was traced."""
         return self._layers
 
     def read(self) -> list[Captured]:
-        """What was recorded since the last call, oldest first; waits for the device."""
+        """Returns the updates that were recorded since the last call, oldest first.
+
+        Waits for the device.
+        """
         if self._recorder is None:
             self._look_at = self._calls + 1
             return []
@@ -250,17 +261,18 @@ class Capture:
         if self._every == NEVER:
             return math.inf if rows else self._calls + 1
         if rows:
-            # The host counts calls: the next update that is due lies so many ahead.
+            # The host counts calls, so it converts the distance to the next recorded update into
+            # calls.
             ahead = self._every * self._accumulated()
             return self._calls + max(1, ahead - self._excess(rows[-1]))
-        # Steps that a loss scaler skips, and steps that do not apply, make the look early:
-        # it finds nothing and estimates anew.
+        # Skipped steps of a loss scaler, and steps without an update, make this read too early. It
+        # then finds nothing, and the next estimate is better.
         assert self._recorder is not None
         ahead = (self._recorder.due_at() + 1) * self._accumulated() - self._applied()
         return self._calls + max(1, ahead)
 
     def _excess(self, row: Row) -> int:
-        """How many applications have gone by since the recorded one, within one call."""
+        """Returns the number of calls of `apply` since the recorded one, within one train call."""
         if self._steps == 1:
             return 0
         return self._applied() - (row.update + 1) * self._accumulated()
@@ -278,24 +290,24 @@ class Capture:
 
 
 def _forward_graph() -> Any:
-    """The graph in which the forward pass is being traced; None in eager execution."""
+    """Returns the graph in which the forward pass is being traced; None in eager execution."""
     if tf.executing_eagerly():
         return None
     graph = tf.compat.v1.get_default_graph()
-    # A loss-scale optimizer applies within the branch of a `tf.cond`.
+    # A `LossScaleOptimizer` applies updates inside a branch of a `tf.cond`.
     while "Branch" in type(graph).__name__ or "While" in type(graph).__name__:
         graph = graph.outer_graph
     return graph
 
 
 def _traced_forward_pass(model: Any, batch: Sequence[Any]) -> Any:
-    """The graph of `model(x)`, traced and not run; None where it cannot be traced."""
+    """Returns the graph of `model(x)`, traced but not run; None if tracing fails."""
     x = keras.utils.unpack_x_y_sample_weight(batch[0])[0] if batch else None
     try:
         traced = tf.function(lambda inputs: model(inputs)).get_concrete_function(x)
     except Exception:
         return None
     finally:
-        # Losses that layers added while tracing belong to no step.
+        # The tracing may have added layer losses. They belong to no step.
         clear_losses(model)
     return traced.graph

@@ -1,11 +1,12 @@
-"""Reads gradients where the replicas of a distribution strategy have summed them.
+"""Reads gradients after the replicas of a distribution strategy have summed them.
 
 Each replica gives the optimizer the gradients of its share of the batch. Keras clips them, sums
 them over all replicas, and updates every copy of the weights with the sum. This module reads the
-sum, on the first replica of each process, which needs no communication.
+sum on the first replica of each process, which needs no communication.
 
-Where the optimizer clips, recorded steps also sum the unclipped gradients of the replicas of one
-process. Between processes that would take one more exchange of all gradients: it is not done.
+If the optimizer clips, recorded steps also sum the unclipped gradients of the replicas of one
+process. Sums over several processes are left out, because they would need another exchange of all
+gradients.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Reading:
         self._probe = probe
         self._number = tf.cast(tf.identity(iterations_variable(optimizer)), tf.int64)
         self._due = recorder.due(self._number)
-        # The replicas of other processes keep their unclipped gradients to themselves.
+        # The unclipped gradients of other processes are not available.
         self.adds_up = clips(optimizer) and not several_processes(tf.distribute.get_strategy())
         self.goes_on = True
 
@@ -64,7 +65,10 @@ class _Reading:
         self.goes_on = self.goes_on and recorded_when(self._due, record)
 
     def keep_weights(self) -> None:
-        """Keeps the weights as they are. Keras lets them decay before it sums the gradients."""
+        """Keeps a sample of the present weights.
+
+        Keras applies weight decay before it sums the gradients.
+        """
 
         def keep() -> None:
             self._recorder.keep_weights(self._weights())
@@ -87,7 +91,7 @@ class _Reading:
         self._record(before)
 
     def read_unclipped(self, replicas: Sequence[Sequence[Any]], devices: Sequence[str]) -> None:
-        """Reads the gradients that Keras is going to clip and then to sum.
+        """Reads the gradients before Keras clips and sums them.
 
         Args:
             replicas: The gradients of each replica.
@@ -111,7 +115,7 @@ class _Reading:
         self._record(before)
 
     def end(self) -> None:
-        """Measures the update."""
+        """Measures how much the update changed the weights."""
 
         def after() -> None:
             self._recorder.after(self._number, self._weights())
@@ -125,17 +129,17 @@ def tap_sum(
     recorder_for: Callable[[list[Any], list[Any]], Recorder | None],
     probe: Callable[[], tf.Tensor | None],
 ) -> Iterator[None]:
-    """Records the sum of the replicas' gradients, within the `with` block.
+    """Records the sum of the replicas' gradients within the `with` block.
 
     TensorFlow traces each replica in a thread of its own, and the threads take turns. So every call
-    asks which replica it belongs to.
+    checks which replica it belongs to.
 
     Args:
         optimizer: The innermost Keras optimizer.
-        recorder_for: Gives the recorder for the trained variables.
-        probe: Gives a vector that is recorded with the gradients.
+        recorder_for: Returns the recorder for the trained variables.
+        probe: Returns a float32 vector that is recorded with the gradients.
     """
-    # The function is long because its two replacements share the readings that have begun.
+    # The function is long because its two replacements share the readings in progress.
     untapped, summing = optimizer.apply, sum_over_replicas(optimizer)
     readings: list[_Reading] = []
 

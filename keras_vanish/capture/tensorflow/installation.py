@@ -1,4 +1,4 @@
-"""What is built around a model's train step, in `fit` and in a custom loop."""
+"""The wrappers around a model's train step, in `fit` and in a custom loop."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from keras_vanish.capture.tensorflow.strategies import several_processes
 from keras_vanish.capture.tensorflow.tap import unwrapped
 from keras_vanish.capture.tensorflow.train_function import Step, TrainFunction
 
-#: A fit of fewer steps runs all of them as one function, unless XLA compiles it. Tracing another
+#: A shorter fit uses a single function for all steps, unless XLA compiles it. Tracing a second
 #: function takes seconds, which a short run does not win back.
 SHORT_RUN = 1000
 
 
 class Installation:
-    """The train function of a model with its optimizers tapped.
+    """A model's train function with its optimizers tapped.
 
     Args:
         model: A compiled Keras model.
-        optimizers: Its optimizers, by the attribute that holds each.
-        plan: What the fit is watched for.
-        controls: What acts within every step.
+        optimizers: The model's optimizers, by the attribute that holds each.
+        plan: The plan for watching the fit.
+        controls: The controls inside every step.
 
     Attributes:
-        recordings: By attribute, what is recorded of each optimizer.
-        main: The attribute of the optimizer that the model was compiled with, or of the only
-            one; empty if the model holds several others.
-        controls: What acts within every step.
-        steps_per_call: How many train steps one call of the train function takes.
-        gives_batches: True: the hooks are given the batches of each step.
+        recordings: The recording of each optimizer, by attribute.
+        main: The attribute of the optimizer that the model was compiled with, or of the only one.
+            It is empty if the model holds several others.
+        controls: The controls inside every step.
+        steps_per_call: The number of train steps in one call of the train function.
+        gives_batches: True, because the hooks receive the batches of each step.
     """
 
     gives_batches = True
@@ -52,9 +52,9 @@ class Installation:
         steps = self.steps_per_call = model.steps_per_execution or 1
         alone = len(optimizers) == 1
         probes = plan.probe and alone and not several_processes(model.distribute_strategy)
-        # XLA copies at every step whatever a `tf.cond` may read. Elsewhere the optimizer cannot
-        # compute in the place of what it reads. So the model's own function runs on the steps
-        # that are not recorded, if the host can choose between two functions.
+        # At every step, XLA copies all inputs of a `tf.cond`. Without XLA, the optimizer cannot
+        # work in place on tensors that a `tf.cond` reads. So if the host can choose between two
+        # functions, the model's own function runs on steps that are not recorded.
         every_step = plan.every == 1
         chooses = xla and (every_step or steps == 1)
         chooses = chooses or (not model.run_eagerly and _is_long(plan))
@@ -64,7 +64,7 @@ class Installation:
                 model,
                 optimizer,
                 plan.every,
-                # A train function that runs several steps records several before it returns.
+                # A train function with several steps records several updates before it returns.
                 slots=1 + steps // (plan.every or steps),
                 xla=xla,
                 always=always,
@@ -78,50 +78,53 @@ class Installation:
         self._function = TrainFunction(model, self)
 
     def install(self, hooks: FitHooks) -> None:
-        """Takes the place of the model's train function for the `fit` that begins.
+        """Replaces the model's train function for the `fit` that begins.
 
         Args:
-            hooks: Who is told about the calls of the train function.
+            hooks: The hooks to call around each call of the train function.
         """
         self._hooks = hooks
         self._function.install()
 
     def remove(self) -> None:
-        """Gives the model its own train function back."""
+        """Restores the model's own train function."""
         self._function.remove()
 
-    # What `TrainFunction` asks for.
+    # Called by `TrainFunction`.
 
     def wrap(self, step: Step) -> Step:
-        """The train step with every optimizer tapped."""
+        """Returns the train step with every optimizer tapped."""
         captures = self.recordings.values()
         return functools.reduce(lambda wrapped, capture: capture.wrap(wrapped), captures, step)
 
     def wrap_other(self, step: Step) -> Step | None:
-        """The train step that acts and records nothing; None where the model's own one does."""
+        """Returns the train step that applies the controls without recording.
+
+        None means that the model's own step does.
+        """
         (capture, *_) = self.recordings.values()
         return capture.wrap_unread(step) if self._has_other else None
 
     def wanted(self) -> bool:
-        """Whether the next call is to run the step that records."""
+        """Returns whether the next call must run the recording step."""
         return any(capture.wanted() for capture in self.recordings.values())
 
     def before_call(self, batches: Any) -> Any:
-        """Gives the iterator of the next call."""
+        """Returns the iterator of the next call."""
         return batches if self._hooks is None else self._hooks.before_call(batches)
 
     def after_call(self) -> None:
-        """Tells that a call has ended well."""
+        """Passes on that a call succeeded."""
         if self._hooks is not None:
             self._hooks.after_call()
 
     def after_data(self) -> None:
-        """Tells that a call has met the end of the data."""
+        """Passes on that a call reached the end of the data."""
         if self._hooks is not None:
             self._hooks.after_data()
 
     def removed(self) -> None:
-        """Tells that the model has its own train function back, and lets go of the hooks."""
+        """Passes on that the model has its own train function again, and releases the hooks."""
         hooks, self._hooks = self._hooks, None
         if hooks is not None:
             hooks.removed()
@@ -133,15 +136,15 @@ class Loop:
     Args:
         model: The Keras model.
         optimizer: The Keras optimizer that the loop applies.
-        every: Updates from one reading to the next.
-        controls: What acts within every step.
+        every: The number of updates between two readings.
+        controls: The controls inside every step.
 
     Attributes:
-        recordings: What is recorded of the optimizer, by the attribute of a compiled one.
+        recordings: The recording of the optimizer, under the attribute of a compiled one.
         main: That attribute.
-        controls: What acts within every step.
-        steps_per_call: 1: each call of `GradientMonitor.step` stands for one train step.
-        gives_batches: False: the loop keeps its batches to itself.
+        controls: The controls inside every step.
+        steps_per_call: 1, because each call of `GradientMonitor.step` stands for one train step.
+        gives_batches: False, because the loop does not pass on its batches.
     """
 
     main = COMPILED
@@ -154,7 +157,7 @@ class Loop:
         self.recordings = {COMPILED: self._capture}
 
     def open(self) -> contextlib.AbstractContextManager[None]:
-        """Within this context, what the optimizer applies is recorded."""
+        """Returns a context in which the optimizer's updates are recorded."""
         return self._capture.open()
 
 

@@ -1,4 +1,4 @@
-"""What an optimizer carries from one update to the next."""
+"""Reads and corrects an optimizer's momentum."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from keras_vanish.capture.tensorflow.tap import unwrapped
 
 
 def momentum(optimizer: Any) -> float:
-    """The share of each update that the next one repeats, in [0, 1).
+    """Returns the share of each update that the next one repeats, in [0, 1).
 
-    `momentum` of gradient descent and RMSprop, `beta_1` of Adam and its relatives; 0 where an
-    optimizer has none, or it is no number.
+    It is `momentum` for gradient descent and RMSprop, and `beta_1` for Adam and its relatives. It
+    is 0 if the optimizer has neither, or if the value is no number in [0, 1).
+
+    Args:
+        optimizer: A Keras optimizer.
     """
     inner = unwrapped(optimizer)
     found = getattr(inner, "momentum", getattr(inner, "beta_1", 0.0))
@@ -23,16 +26,18 @@ def momentum(optimizer: Any) -> float:
 
 
 def correct_momentum(optimizer: Any, share: float) -> None:
-    """Multiplies what is left of earlier updates, after the learning rate was.
+    """Multiplies the optimizer's velocity after a change of the learning rate.
 
-    `keras.optimizers.SGD` and `RMSprop` add up gradients that are multiplied by the rate already.
-    Without this, the velocity of a rate that was too large goes on for `1 / (1 - momentum)` steps
-    (momentum correction; Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1
-    Hour", 2017, section 3). Adam and its relatives keep plain gradients: nothing is done.
+    `keras.optimizers.SGD` and `RMSprop` accumulate gradients that are already multiplied by the
+    rate. Without this correction, the velocity of a rate that was too large goes on for `1 / (1 -
+    momentum)` steps. Adam and its relatives accumulate plain gradients and need no correction.
 
     Args:
         optimizer: A Keras optimizer.
-        share: What the learning rate was multiplied by.
+        share: The factor by which the learning rate changed.
+
+    Reference:
+        Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 3.
     """
     inner = unwrapped(optimizer)
     if not isinstance(inner, (keras.optimizers.SGD, keras.optimizers.RMSprop)):

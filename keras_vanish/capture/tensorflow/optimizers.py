@@ -1,4 +1,4 @@
-"""The optimizers that a model's train step may apply."""
+"""Finds the optimizers that a model's train step may apply."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from keras_vanish.capture.tensorflow.tap import unwrapped
 #: The attribute in which Keras keeps the optimizer that a model was compiled with.
 COMPILED = "optimizer"
 
-# A file name of any system; the index in a list and the key in a dict are parts of it.
+# Characters that no file name may contain on some system. Indices of lists and keys of dicts become
+# parts of a name.
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 _LONGEST = 100
 
 
 def optimizers_of(model: Any) -> dict[str, Any]:
-    """The Keras optimizers among a model's attributes, each once, by a name to tell them apart.
+    """Returns the Keras optimizers among a model's attributes, each once, by a unique name.
 
-    Keras' own train step applies the compiled one only. One that is written by the user may
-    apply any that the model holds: in attributes, in lists and dicts, and in the layers and
-    models below it, as far as these have weights to train.
+    Keras's own train step only applies the compiled optimizer. A custom one may apply any optimizer
+    that the model holds: in attributes, in lists and dicts, and in its layers and inner models that
+    have weights to train.
 
     Args:
         model: A compiled Keras model.
 
     Returns:
-        The compiled optimizer first. A name is the attribute's, with the key or the index
-        after a dot, and the layer's before one: `d_optimizer`, `optimizers.0`,
-        `generator.optimizer`. It can be that of a folder.
+        The optimizers by name, the compiled one first. A name consists of the layer's name and a
+        dot if the layer is not the model, the attribute, and a dot with a key or an index if there
+        is one: `d_optimizer`, `optimizers.0`, `generator.optimizer`. Every name is a valid folder
+        name.
     """
     compiled = getattr(model, COMPILED, None)
     if type(model).train_step is keras.Model.train_step and "train_step" not in vars(model):
@@ -50,7 +52,7 @@ def optimizers_of(model: Any) -> dict[str, Any]:
         identity = id(unwrapped(optimizer))
         first = named.setdefault(identity, (name, optimizer))
         if first[0] == COMPILED != name:
-            # The name that the user gave says more.
+            # The attribute that the user chose says more than `optimizer`.
             named[identity] = (name, first[1])
     result: dict[str, Any] = {}
     for name, optimizer in named.values():
@@ -59,9 +61,9 @@ def optimizers_of(model: Any) -> dict[str, Any]:
 
 
 def have_one_rate(optimizers: Mapping[str, Any]) -> bool:
-    """Whether one learning rate rules: of one optimizer, which is not made of several.
+    """Returns whether there is a single optimizer with a learning rate of its own.
 
-    A `keras.optimizers.MultiOptimizer` has none of its own.
+    A `keras.optimizers.MultiOptimizer` has none.
     """
     return len(optimizers) == 1 and all(hasattr(o, "learning_rate") for o in optimizers.values())
 
@@ -89,7 +91,7 @@ def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _distinct(name: str, taken: Mapping[str, Any]) -> str:
-    """A name that is none of those taken, not even where capital letters do not count."""
+    """Returns a name that differs from those taken, even on a system that ignores case."""
     name = _NOT_IN_NAMES.sub("_", name)[:_LONGEST].strip(".") or COMPILED
     lower = {other.lower() for other in taken}
     candidate, number = name, 0

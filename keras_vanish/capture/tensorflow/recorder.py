@@ -1,4 +1,4 @@
-"""The device-resident buffer that one optimizer's readings are written to."""
+"""The buffer on the device that holds one optimizer's recorded updates."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from keras_vanish.records.statistics import FLOATS
 #: An update number that no run reaches. Nothing is recorded until the host arms the recorder.
 NEVER = np.iinfo(np.int64).max
 
-# Numbers pass through a float32 buffer in two halves: each stays exact.
+# Integers pass through a float32 buffer in two halves, so that each half stays exact.
 _HALF = 1 << 20
 
-# The row's serial number, from 1 on, and the number of the update, in halves.
+# A row begins with its serial number, which counts from 1, and the number of the update, in halves.
 _HEAD = 4
 
 # The columns that `Recorder.before` and `Recorder.after` measure, in the order of the buffer. To
-# record one more, name it here and measure it there; `FLOATS` decides where readers find it.
+# record another column, name it here and measure it there. `FLOATS` defines its place for readers.
 _BEFORE = (*MEASURED_MOMENTS, "rms_after_clipping", "weight_rms")
 _AFTER = ("update_rms",)
 
 
 class Row(NamedTuple):
-    """What one recorded update left in the buffer.
+    """The record of one update.
 
     Attributes:
         update: The number of updates that the optimizer had applied before.
@@ -54,8 +54,8 @@ class Half(NamedTuple):
 
     Attributes:
         numbers: A float32 tensor of shape `[variables * (columns + BINS)]`.
-        weights: The sample of the weights before the update: a matrix a group of the packing. The
-            list is empty if the sample was kept already.
+        weights: The sample of the weights before the update: one matrix for each group of the
+            packing. The list is empty if the sample was kept already.
     """
 
     numbers: tf.Tensor
@@ -65,19 +65,19 @@ class Half(NamedTuple):
 class Recorder:
     """Writes a row for each recorded update, and lets the host read the last rows.
 
-    An update is recorded in two halves, around the work of the optimizer. The gradients are read
-    before that work, so that no gradient is kept longer than training keeps it.
+    An update is recorded in two halves, before and after the optimizer's work. The gradients are
+    read before it, so that no gradient stays in memory longer than training needs it.
 
-    The variables belong to the recorder alone: no model, optimizer or checkpoint has them.
+    The variables belong to the recorder alone. No model, optimizer or checkpoint contains them.
 
     Args:
         shapes: Fully known shapes of the trained variables.
         dtypes: Their dtypes.
-        every: The number of updates from one recorded update to the next, at least 1. With `NEVER`,
-            only `arm` starts a recording.
+        every: The number of updates between two recorded ones, at least 1. With `NEVER`, only `arm`
+            starts a recording.
         first: The first update number to record.
-        slots: The number of rows that the buffer holds: as many as may be written before the host
-            reads them.
+        slots: The number of rows in the buffer: as many as may be written before the host reads
+            them.
         xla: Whether XLA compiles the train step.
         always: Whether every step that is traced with this recorder is recorded, because the host
             runs another function on the other steps.
@@ -106,7 +106,7 @@ class Recorder:
             self._due_at = unmanaged(first, tf.int64, [])
             self._written = unmanaged(0, tf.int64, [])
             self._half = unmanaged(0, tf.float32, [half])
-            # One buffer holds all that the host wants, so that it has to wait only once.
+            # One buffer holds everything for the host, which then has to wait only once.
             self._buffer = unmanaged(0, tf.float32, [slots, _HEAD + half + self._rest])
             self._probed: Any = None
             self._weights = [
@@ -115,7 +115,7 @@ class Recorder:
             ]
 
     def due(self, update: tf.Tensor) -> tf.Tensor:
-        """Tells whether the update with this int64 number is to be recorded: a bool scalar."""
+        """Returns whether to record the update with this int64 number: a bool scalar."""
         return update >= self._due_at
 
     def before(
@@ -124,15 +124,16 @@ class Recorder:
         clipped: Sequence[Any] | None,
         weights: Sequence[tf.Tensor] | None,
     ) -> Half:
-        """Reads the gradients, and samples the weights as they are.
+        """Reads the gradients, and takes a sample of the present weights.
 
         Args:
             gradients: The gradients before clipping: tensors or `IndexedSlices`.
-            clipped: The same after clipping; None where nothing clips.
+            clipped: The same after clipping; None without clipping.
             weights: The trained variables, in the order of the shapes; None after `keep_weights`.
 
         Returns:
-            What `after` needs, or `keep` where `after` is called in another branch.
+            The first half of the row. Pass it to `after`, or to `keep` if another branch calls
+            `after`.
         """
         if weights is None:
             samples = [variable.read_value() for variable in self._weights]
@@ -149,12 +150,12 @@ class Recorder:
         return Half(numbers, [] if weights is None else samples)
 
     def keep(self, half: Half) -> None:
-        """Keeps what `before` gave, until `after` is called."""
+        """Keeps the first half of a row until `after` is called."""
         self._half.assign(half.numbers)
         self._keep_samples(half.weights)
 
     def keep_weights(self, weights: Sequence[tf.Tensor]) -> None:
-        """Keeps a sample of the weights as they are.
+        """Keeps a sample of the present weights.
 
         Args:
             weights: The trained variables before the update, in the order of the shapes.
@@ -166,7 +167,7 @@ class Recorder:
             variable.assign(sample)
 
     def keep_probed(self, probed: tf.Tensor | None) -> None:
-        """Keeps what a probe found at the update that `before` reads next.
+        """Keeps the result of a probe at the update that `before` reads next.
 
         Args:
             probed: A float32 vector, always of the same length; None without a probe.
@@ -187,7 +188,7 @@ class Recorder:
         Args:
             update: The number of the update, an int64 scalar.
             weights: The trained variables after the update.
-            half: What `before` gave; None if `keep` kept it.
+            half: The half that `before` returned; None if `keep` kept it.
         """
         packing = self._updates
         numbers, samples = (self._half, self._weights) if half is None else half
@@ -207,18 +208,18 @@ class Recorder:
         self._due_at.assign(0)
 
     def due_at(self) -> int:
-        """Gives the number of the next update that is going to be recorded."""
+        """Returns the number of the next update to record."""
         return int(value_of(self._due_at))
 
     def read(self, seen: int) -> tuple[int, list[Row]]:
-        """Reads what has been written. The call waits for the device.
+        """Returns the rows since the last call. Waits for the device.
 
         Args:
-            seen: The number of rows that had been written at the last look.
+            seen: The number of rows that had been written at the last call.
 
         Returns:
-            The number of rows written by now, and the rows since the last look, oldest first; at
-            most `slots`, because new rows replace the oldest.
+            The number of rows written by now, and the rows since the last call, oldest first. There
+            are at most `slots`, because new rows replace the oldest.
         """
         buffer = value_of(self._buffer)
         probed = None if self._probed is None else value_of(self._probed)
@@ -239,7 +240,7 @@ class Recorder:
         return int(serials.max()), rows
 
     def _parsed(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Splits a row, without its head, into `FLOATS` and the histograms of all variables.
+        """Splits a row without its head into `FLOATS` and the histograms of all variables.
 
         A column of `FLOATS` that is not measured is NaN.
         """

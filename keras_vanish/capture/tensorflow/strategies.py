@@ -1,4 +1,4 @@
-"""What can be read of a fit under a `tf.distribute` strategy, and by whom."""
+"""Tells what can be read of a `fit` under a `tf.distribute` strategy, and by which process."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStr
 
 
 def reduces_gradients(strategy: Any) -> bool:
-    """Whether the replicas of a strategy sum their gradients, be there only one of them."""
+    """Returns whether the replicas of a strategy sum their gradients, even if there is only one."""
     return isinstance(strategy, MIRRORED)
 
 
 def several_processes(strategy: Any) -> bool:
-    """Whether the replicas of a strategy are spread over several processes."""
+    """Returns whether the replicas of a strategy are spread over several processes."""
     return bool(reduces_gradients(strategy) and runs_in_several_processes(strategy))
 
 
 def is_chief(strategy: Any) -> bool:
-    """Whether this process is the one that writes what all of them read: the chief."""
+    """Returns whether this process is the chief, which writes the files that all processes use."""
     return bool(strategy.extended.should_save_summary)
 
 
 def reads_here() -> bool:
-    """Whether what runs or is traced now belongs to the replica whose readings are kept.
+    """Returns whether the code that runs or is traced now belongs to the replica that is read.
 
-    That is the first replica of each process; it is so where there are none.
+    This is the first replica of each process. It is always True without replicas.
     """
     context = tf.distribute.get_replica_context()
     if context is None or not reduces_gradients(context.strategy):
@@ -40,12 +40,12 @@ def reads_here() -> bool:
 
 
 def clips(optimizer: Any) -> bool:
-    """Whether a Keras optimizer clips the gradients that it is given."""
+    """Returns whether a Keras optimizer clips the gradients that it receives."""
     return bool(optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue)
 
 
 def refusal(model: Any) -> str | None:
-    """Why a fit of this model is not monitored; None where it is.
+    """Returns why a fit of this model is not monitored; None if it is.
 
     Args:
         model: A compiled Keras model.
@@ -64,7 +64,7 @@ def refusal(model: Any) -> str | None:
 def limits(
     strategy: Any, optimizers: Iterable[Any], flags: bool, probe: bool
 ) -> Iterator[tuple[str, str]]:
-    """What is left out of a fit that is monitored: a subject and a sentence for each.
+    """Yields what is not monitored in a fit of this model: pairs of a subject and a sentence.
 
     Args:
         strategy: The model's strategy.
@@ -100,7 +100,7 @@ def limits(
 
 
 def _described(strategy: Any) -> str:
-    # TensorFlow exports the class under another name than its own.
+    # TensorFlow exports the class under a name that differs from `__name__`.
     name = type(strategy).__name__.replace("CollectiveAllReduce", "MultiWorkerMirrored")
     replicas = strategy.num_replicas_in_sync
     return f"a {name} with {replicas} replica{'' if replicas == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Reads the gradients that a Keras optimizer is given, while a train step is traced."""
+"""Reads the gradients that a Keras optimizer receives, while a train step is traced."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from keras_vanish.capture.tensorflow.update import (
     recorded_when,
 )
 
-#: The function is called while a step is traced, once a call of `apply`, with the variables that
-#: have a gradient and those that have none. It gives the recorder; None leaves that call alone.
+#: The type of a function that is called while a step is traced, once for each call of `apply`. It
+#: receives the variables that have a gradient and those that have none, and returns the recorder.
+#: None leaves that call unrecorded.
 RecorderFor = Callable[[list[Any], list[Any]], "Recorder | None"]
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """Gives the optimizer that updates the weights, within loss-scaling wrappers.
+    """Returns the optimizer that updates the weights, inside any loss-scaling wrappers.
 
     A `LossScaleOptimizer` gives that optimizer unscaled gradients, and only finite ones.
     """
@@ -53,19 +54,19 @@ def tap(
     guard: Guard | None = None,
     factor: RateFactor | None = None,
 ) -> Iterator[None]:
-    """Records what passes through `optimizer.apply` within the `with` block.
+    """Records the gradients that pass through `optimizer.apply` within the `with` block.
 
-    The optimizer is untouched outside of the block. In a `tf.function` the block need only be open
-    while the function is traced: the graph keeps what the block added.
+    The optimizer is unchanged outside of the block. In a `tf.function`, the block only needs to be
+    open during tracing, because the graph keeps the added operations.
 
-    Where replicas sum their gradients, nothing may act on the gradients of a single replica:
-    `guard` and `factor` are ignored.
+    If replicas sum their gradients, nothing may change the gradients of a single replica. `guard`
+    and `factor` are then ignored.
 
     Args:
         optimizer: A Keras optimizer.
-        recorder_for: Gives the recorder for the trained variables.
-        probe: Gives a vector that is recorded with the gradients. It is called where the gradients
-            are read: on recorded steps only, before the update.
+        recorder_for: Returns the recorder for the trained variables.
+        probe: Returns a float32 vector that is recorded with the gradients. It is called where the
+            gradients are read: on recorded steps only, before the update.
         guard: Clips or skips gradients, at every step.
         factor: Multiplies the learning rate.
     """
@@ -95,17 +96,18 @@ def _apply_and_record(
     guard: Guard | None,
     factor: RateFactor | None,
 ) -> None:
-    # One long function: the bits of the trained weights depend on the order of these statements, on
-    # what stands in which branch and on what is read where. A cut into parts would hide that order.
+    # This function is long on purpose. The bits of the trained weights depend on the order of these
+    # statements, on the contents of each branch, and on the place of each read. Smaller functions
+    # would hide that order.
     if not optimizer.built:
         if trainable_variables is None:
-            untapped(grads)  # Keras says what is wrong.
+            untapped(grads)  # Keras raises an error that says what is wrong.
             return
-        # Gradient accumulators exist only afterwards.
+        # Gradient accumulators only exist after the optimizer is built.
         made = len(optimizer.variables)
         build(optimizer, trainable_variables)
         if len(optimizer.variables) > made and not tf.executing_eagerly():
-            # A `tf.function` that has made variables is traced anew; this trace is thrown away.
+            # A `tf.function` that has made variables is traced again. This trace is thrown away.
             untapped(grads, trainable_variables)
             return
     variables = list(trainable_variables or variables_to_train(optimizer))
@@ -127,16 +129,17 @@ def _apply_and_record(
 
     recorded, due, half = False, None, None
     if recorder is not None:
-        # Without a branch of its own, nothing keeps what is computed from the gradients once more
-        # apart from what the optimizer computes.
+        # Only a branch of its own separates the repeated computation of the gradients from the
+        # optimizer's computation.
         acts = guard is not None or factor is not None or clips(optimizer)
         apart = not xla and (acts or update.repeats())
         due = None if recorder.always and not apart else recorder.due(number)
         if last is not None:
             due = last if due is None else tf.logical_and(due, last)
 
-        # What the probe computes is like what training computes, and always in a branch. Here it is
-        # in one of its own, taken at every step, which the graph's optimizer cannot know.
+        # The probe computes much the same as the training, so it always runs in a branch. Here it
+        # has one of its own. The branch is taken at every step, but the graph optimizer cannot know
+        # that.
         alone = due is None and not xla
 
         def look() -> None:

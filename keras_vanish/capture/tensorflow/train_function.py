@@ -1,4 +1,4 @@
-"""Stands in for `model.train_function` for the length of one `fit`."""
+"""Replaces `model.train_function` during one `fit`."""
 
 from __future__ import annotations
 
@@ -16,41 +16,48 @@ Step = Callable[..., Any]
 
 
 class Guest(Protocol):
-    """What takes part in the calls of a train function."""
+    """An object that takes part in the calls of a train function."""
 
     def wrap(self, step: Step) -> Step:
-        """Gives the step to trace in place of the model's own."""
+        """Returns the step to trace instead of the model's own."""
 
     def wrap_other(self, step: Step) -> Step | None:
-        """Gives the step for calls that are not `wanted`; None where the model's own one runs."""
+        """Returns the step for calls that are not `wanted`; None to use the model's own step."""
 
     def wanted(self) -> bool:
-        """Whether the next call is to run the step that `wrap` gave."""
+        """Returns whether the next call must run the step from `wrap`."""
 
     def before_call(self, batches: Any) -> Any:
-        """Gives the iterator for a call; raises StopIteration at the end of the data."""
+        """Returns the iterator for a call.
+
+        Raises:
+            StopIteration: If the data have ended.
+        """
 
     def after_call(self) -> None:
-        """Is told, outside of the graph, that a call has ended well."""
+        """Is called outside of the graph after a call that succeeded."""
 
     def after_data(self) -> None:
-        """Is told that a call has met the end of the data, perhaps after some steps."""
+        """Is called when a call reaches the end of the data, perhaps after some steps."""
 
     def removed(self) -> None:
-        """Is told that the model has its own function back."""
+        """Is called when the model has its own train function again."""
 
 
 class TrainFunction:
     """A model's train function, rebuilt around a wrapped train step.
 
-    Keras keeps the traced step in `model.train_function` and rebuilds it when asked, so nothing
-    else of the model is touched. A `fit` that ends with an exception tells no callback and leaves
-    this function behind. So each call is checked. A call by another `fit`, which has a `History`
-    of its own, or by `train_on_batch` gives the model its own function back and runs that one.
+    Keras keeps the traced step in `model.train_function` and rebuilds it on demand, so nothing else
+    in the model changes. A `fit` that ends with an exception tells no callback, and leaves this
+    function behind. So each call checks who is calling. A call by `train_on_batch`, or by another
+    `fit` with a `History` of its own, restores the model's own function and runs that one.
 
     Args:
         model: A compiled Keras model that has a train function.
-        guest: Gives the steps to trace, and is told about each call.
+        guest: The object that provides the steps to trace, and is told about each call.
+
+    Attributes:
+        found: The model's own train function.
     """
 
     def __init__(self, model: Any, guest: Guest) -> None:
@@ -64,7 +71,7 @@ class TrainFunction:
         self._called = self.found
 
     def _made(self, step: Step) -> tuple[Step, Callable[..., Any]]:
-        """The step, and a train function of it."""
+        """Returns the step and a train function that runs it."""
         try:
             with self._in_place(step):
                 self._model.make_train_function(force=True)
@@ -73,29 +80,33 @@ class TrainFunction:
             self._model.train_function = self.found
 
     def _in_place(self, step: Step) -> contextlib.AbstractContextManager[None]:
-        """Keras looks up `model.train_step` here or, before 3.6, when it is traced."""
+        """Returns a context in which the step replaces `model.train_step`.
+
+        Keras looks up `model.train_step` when it builds the function or, before version 3.6, when
+        it traces it.
+        """
         return replaced(self._model, "train_step", step)
 
     def install(self) -> None:
-        """Takes the place of the model's train function, for the `fit` that begins."""
+        """Replaces the model's train function for the `fit` that begins."""
         self._fit = _fit_of(self._model)
         self._model.train_function = self
 
     def remove(self) -> None:
-        """Gives the model back the function that was found."""
+        """Restores the function that the model had before."""
         if self._model.train_function is self:
             self._model.train_function = self.found
         self._guest.removed()
 
     def __call__(self, iterator: Any) -> Any:
-        # What `train_on_batch` passes is a generator.
+        # `train_on_batch` passes a generator.
         if _fit_of(self._model) is not self._fit or inspect.isgenerator(iterator):
             self.remove()
             return self.found(iterator)
         try:
             outputs = self._call(self._guest.before_call(iterator))
         except (StopIteration, tf.errors.OutOfRangeError):
-            # The data have come to their end: no failure.
+            # The end of the data is no failure.
             self._guest.after_data()
             raise
         except BaseException:
@@ -105,7 +116,8 @@ class TrainFunction:
         return outputs
 
     def __getattr__(self, name: str) -> Any:
-        # Such as those by which Keras's TensorBoard callback finds the graph of the train step.
+        # For example, Keras's TensorBoard callback finds the graph of the train step by such
+        # attributes.
         if name.startswith("__") or "_called" not in vars(self):
             raise AttributeError(name)
         return getattr(self._called, name)
@@ -121,7 +133,7 @@ class TrainFunction:
 
 
 def clear_leftover(model: Any) -> None:
-    """Removes a train function that a `fit` left behind which ended with an exception.
+    """Removes the train function of an earlier `fit` that ended with an exception.
 
     Raises:
         RuntimeError: If another monitor takes part in the `fit` that begins.
@@ -138,5 +150,5 @@ def clear_leftover(model: Any) -> None:
 
 
 def _fit_of(model: Any) -> Any:
-    """What tells one `fit` of a model from another."""
+    """Returns an object that differs between two fits of a model."""
     return getattr(model, "history", None)

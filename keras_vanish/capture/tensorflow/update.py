@@ -1,4 +1,4 @@
-"""One call of `optimizer.apply` within a train step, as the tap finds it."""
+"""One call of `optimizer.apply` within a train step, as the tap sees it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from keras_vanish.capture.tensorflow.private_names import call_counter, strategy
 
 
 def iterations_variable(optimizer: Any) -> Any:
-    """Gives the `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
+    """Returns the `tf.Variable` that counts the calls of the innermost `optimizer.apply`."""
     return call_counter(optimizer).value
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> None:
-    """Makes the slots of an optimizer, as its `apply` does.
+    """Creates the slots of an optimizer, as its `apply` does.
 
     Args:
         optimizer: A Keras optimizer that is not built.
@@ -36,11 +36,11 @@ def build(optimizer: Any, variables: Sequence[Any]) -> None:
 
 
 def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """Gives a gradient other values. A sparse gradient stays sparse.
+    """Returns a gradient with other values. A sparse gradient stays sparse.
 
     Args:
         gradient: A tensor or `IndexedSlices`.
-        function: Gives the new values, of the same shape.
+        function: Returns the new values, of the same shape.
     """
     if isinstance(gradient, tf.IndexedSlices):
         values = function(gradient.values)
@@ -49,12 +49,12 @@ def of_values(gradient: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
 
 
 class Readable(NamedTuple):
-    """The gradients that can be read, of those that an optimizer is given.
+    """The gradients that can be read, among those that an optimizer receives.
 
     Attributes:
-        places: Their places. A gradient that is None, empty or overwrites its variable cannot be
-            read.
-        trained: The variables of the gradients that can be read.
+        places: The indices of the readable gradients. A gradient is not readable if it is None, is
+            empty or overwrites its variable.
+        trained: The variables of the readable gradients.
         missing: The other variables.
     """
 
@@ -84,14 +84,14 @@ def readable(grads: Sequence[Any], variables: Sequence[Any]) -> Readable:
 
 
 def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
-    """Builds what records on the steps that are due.
+    """Adds a recording to the steps that are due. Returns whether that succeeded.
 
     Args:
         due: A bool scalar; None for every step.
         record: Records one step.
 
     Returns:
-        Whether that could be built. If it could not, a warning says why.
+        True if the recording could be built. Otherwise, a warning gives the reason.
     """
     try:
         if due is None:
@@ -99,7 +99,7 @@ def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
         else:
             tf.cond(due, record, lambda: None)
     except Exception as error:
-        # Whatever a gradient may be like, training must not fail because of us.
+        # The training must not fail because of the monitor, whatever the gradient is.
         warnings.warn(
             f"GradientMonitor cannot read these gradients: {error!r}. Training goes on without.",
             stacklevel=2,
@@ -109,9 +109,9 @@ def recorded_when(due: tf.Tensor | None, record: Callable[[], None]) -> bool:
 
 
 def read_again(tensors: Sequence[Any], barrier: bool = False) -> list[Any]:
-    """Gives the same values, computed again where a graph's optimizer would notice a reader.
+    """Returns the same values, computed again where the graph optimizer would notice a reader.
 
-    Where XLA does not compile the step, the caller must be within a branch of a `tf.cond`.
+    If XLA does not compile the step, the caller must be within a branch of a `tf.cond`.
 
     Args:
         tensors: Tensors or `IndexedSlices`.
@@ -122,18 +122,18 @@ def read_again(tensors: Sequence[Any], barrier: bool = False) -> list[Any]:
 
 @dataclass(frozen=True)
 class Update:
-    """Gradients on their way into an optimizer.
+    """The gradients of one call of `optimizer.apply`.
 
     Attributes:
         optimizer: The innermost optimizer, built.
-        untapped: Its own `apply`.
-        grads: All gradients, as `apply` was given them.
-        trainable_variables: The variables that `apply` was given, or None.
-        places: The places in `grads` of the gradients that are read.
-        given: The gradients at these places as they were given. They are scaled if the optimizer
-            scales the loss.
+        untapped: The optimizer's own `apply`.
+        grads: All gradients that `apply` received.
+        trainable_variables: The variables that `apply` received, or None.
+        places: The indices in `grads` of the gradients that are read.
+        given: The gradients at these indices, unchanged. They are scaled if the optimizer scales
+            the loss.
         gradients: The same gradients unscaled. With gradient accumulation, they are averaged with
-            what has been accumulated.
+            the accumulated ones.
         weights: The `tf.Variable` of each of these gradients.
         accumulated: The `tf.Variable` of each accumulator; empty without gradient accumulation.
         last: Whether this call updates the weights, a bool scalar; None if every call does.
@@ -153,26 +153,26 @@ class Update:
     xla: bool
 
     def apply(self, given: Sequence[Any]) -> None:
-        """Lets the optimizer apply these gradients instead of `given`."""
+        """Makes the optimizer apply these gradients instead of `given`."""
         grads = list(self.grads)
         for place, gradient in zip(self.places, given):
             grads[place] = gradient
         self.untapped(grads, self.trainable_variables)
 
     def apply_as_given(self) -> None:
-        """Lets the optimizer apply the gradients as they are, within a branch of `tf.cond`.
+        """Makes the optimizer apply the unchanged gradients, within a branch of `tf.cond`.
 
-        XLA stores what enters a branch. The gradients are computed again in the branch, so that the
-        update is bit for bit what it is without a branch.
+        XLA stores the inputs of a branch. So the branch computes the gradients again, and the
+        update is bit for bit the same as without a branch.
         """
         self.apply(self.again(self.given))
 
     def repeats(self) -> bool:
-        """Tells whether `again` computes any of the gradients once more."""
+        """Returns whether `again` computes any of the gradients a second time."""
         return not tf.executing_eagerly() and any(map(ends_elementwise, self.gradients))
 
     def again(self, tensors: Sequence[Any]) -> list[Any]:
-        """Gives the same values, as `read_again` does."""
+        """Returns the same values, as `read_again` does."""
         return read_again(tensors, barrier=self.xla)
 
     def count(self) -> None:
@@ -180,11 +180,11 @@ class Update:
         iterations_variable(self.optimizer).assign_add(1)
 
     def rate(self) -> tf.Tensor:
-        """Gives the learning rate, a scalar."""
+        """Returns the learning rate, a scalar tensor."""
         return tf.convert_to_tensor(self.optimizer.learning_rate)
 
     def read_weights(self) -> list[tf.Tensor]:
-        """Reads the trained weights as they are now."""
+        """Returns the present values of the trained weights."""
         tensors = [tf.convert_to_tensor(weight) for weight in self.weights]
         return barred(tensors) if self.xla else tensors
 

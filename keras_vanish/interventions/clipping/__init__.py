@@ -1,4 +1,4 @@
-"""Policies for `auto_clip`: when the train step clips, and to what."""
+"""Policies for `auto_clip`: when the train step clips gradients, and to which norm."""
 
 from keras_vanish.interventions.clipping.adaptive import AdaptiveClipping
 from keras_vanish.interventions.clipping.limits import Limits

@@ -1,4 +1,4 @@
-"""The limits of clipping, as a policy gives them to the train step."""
+"""The limits that a clipping policy passes to the train step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What the guard in the train step works with until the policies are asked again.
+    """The limits that the train step applies until the policy is asked again.
 
     Attributes:
-        fires_above: A gradient is clipped where its global norm lies above it. Infinite: none is.
-        clips_to: The global norm that it is clipped to.
-        reach: A bound without history. The guard also fires where the learning rate times the
-            norm lies above `reach` times the norm of the weights, and clips to a tenth of that.
-            Infinite: it never does.
-        smallest_norm: None where the limits are those of the global norm. A number makes
-            `fires_above` the limit of each unit's ratio, the norm of its gradient over the norm
-            of its weights; weights with a smaller norm count as this number. It is built into
-            the train step, so a policy gives the same kind of limits throughout a run.
+        fires_above: The global norm at or above which a gradient is clipped. Infinity turns this
+            off.
+        clips_to: The global norm to which such a gradient is scaled.
+        reach: A second limit that needs no history. If the learning rate times the gradient norm is
+            at least `reach` times the norm of the weights, the gradient is scaled to a tenth of
+            that limit. Infinity turns this off.
+        smallest_norm: None if `fires_above` limits the global norm. A number makes `fires_above`
+            the limit on each unit's ratio of gradient norm to weight norm; smaller weight norms
+            count as this number. The choice is compiled into the train step, so a policy must
+            return the same kind of limits throughout a run.
     """
 
     fires_above: float = math.inf

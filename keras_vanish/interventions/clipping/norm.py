@@ -11,10 +11,23 @@ from keras_vanish.interventions.clipping.limits import Limits
 
 @dataclass(frozen=True)
 class NormClipping:
-    """Clips to a fixed global norm (Pascanu et al. 2013).
+    """Clips gradients to a fixed global norm.
+
+    ```python
+    from keras_vanish.interventions import NormClipping
+
+    GradientMonitor("logs", auto_clip=NormClipping(norm=1.0))
+    ```
+
+    Reference:
+        Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
+        arXiv:1211.5063.
 
     Attributes:
-        norm: The largest norm that is let through.
+        norm: The largest global norm that passes unchanged.
+
+    Raises:
+        ValueError: If `norm` is not a positive number.
     """
 
     norm: float
@@ -23,11 +36,11 @@ class NormClipping:
         check_number("norm", self.norm, above=0.0)
 
     def begin(self) -> None:
-        """It has no state."""
+        """Returns None: the policy keeps no state."""
 
     def after(self, state: None, norms: Iterable[float]) -> None:
-        """It has no state."""
+        """Returns None: the policy keeps no state."""
 
     def limits(self, state: None) -> Limits:
-        """Always the same."""
+        """Returns a constant limit on the global norm."""
         return Limits(float(self.norm), float(self.norm))

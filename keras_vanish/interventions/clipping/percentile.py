@@ -1,4 +1,4 @@
-"""Clipping to a percentile of all norms so far."""
+"""Clipping to a percentile of all global norms so far."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from dataclasses import dataclass
 from keras_vanish.interventions.checks import check_number
 from keras_vanish.interventions.clipping.limits import Limits
 
-#: Bins for each power of two.
+#: The number of bins for each power of two.
 _BINS = 32
 
 
 @dataclass(frozen=True)
 class PercentileClipping:
-    """Clips to a percentile of all norms so far, as AutoClip.
+    """Clips gradients to a percentile of all global norms so far, as AutoClip does.
 
-    Seetharaman et al., "AutoClip: Adaptive Gradient Clipping for Source Separation Networks",
-    2020. Most steps are clipped; healthy ones too. The norms are counted in bins that are 2.2%
-    wide, at most 32 for each power of two: the limit is within 1.1% of the percentile, and the
-    memory bounded.
+    Most steps are clipped, in healthy runs too. The policy counts norms in bins, 32 for each power
+    of two. So the limit lies within 1.1% of the percentile, and the memory stays bounded.
+
+    ```python
+    from keras_vanish.interventions import PercentileClipping
+
+    GradientMonitor("logs", auto_clip=PercentileClipping(percentile=10))
+    ```
+
+    Reference:
+        Seetharaman et al., "AutoClip: Adaptive Gradient Clipping for Source Separation Networks",
+        2020, arXiv:2007.14469.
 
     Attributes:
-        percentile: In (0, 100]; AutoClip's authors recommend 10.
+        percentile: The percentile, in (0, 100]. The authors of AutoClip recommend 10.
+
+    Raises:
+        ValueError: If `percentile` is not a number in (0, 100].
     """
 
     percentile: float = 10.0
@@ -36,11 +47,17 @@ class PercentileClipping:
             )
 
     def begin(self) -> Mapping[int, int]:
-        """The state before the first step: how many norms are in each bin."""
+        """Returns the state before the first step: the number of norms in each bin."""
         return {}
 
     def after(self, state: Mapping[int, int], norms: Iterable[float]) -> Mapping[int, int]:
-        """The state with more norms."""
+        """Returns the state after more steps.
+
+        Args:
+            state: The state that `begin` or the previous call returned.
+            norms: The global norm of each update's gradient. Norms that are zero or not finite are
+                ignored.
+        """
         counts = dict(state)
         for norm in norms:
             if 0 < norm < math.inf:
@@ -49,7 +66,7 @@ class PercentileClipping:
         return counts
 
     def limits(self, state: Mapping[int, int]) -> Limits:
-        """What the guard works with until the next look."""
+        """Returns the limits that the train step applies until the next call."""
         wanted = self.percentile / 100 * sum(state.values())
         seen = 0
         for place in sorted(state):

@@ -12,13 +12,16 @@ from keras_vanish.interventions.clipping.limits import Limits
 
 @dataclass(frozen=True)
 class NormHistory:
-    """What `ZScoreClipping` keeps of the norms, as natural logarithms.
+    """The history of gradient norms that `ZScoreClipping` keeps, as natural logarithms.
 
     Attributes:
-        count: How many norms were seen.
+        count: The number of norms so far.
         mean: Their exponential moving average.
-        variance: That of their squared distance from it.
+        variance: The moving average of their squared distance from the mean.
         largest: The largest of them.
+
+    Raises:
+        ValueError: If the mean is not finite, or the variance is negative or NaN.
     """
 
     count: int = 0
@@ -36,29 +39,42 @@ class NormHistory:
 
 @dataclass(frozen=True)
 class ZScoreClipping:
-    """Clips outliers only: norms far above an exponential moving average, and any seen before.
+    """Clips outliers only: norms far above their moving average and above every earlier norm.
 
-    As in ZClip (Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", 2025,
-    arXiv:2504.02507), but of the logarithm of the norm: norms are skewed, and late in training
-    a healthy run's vary by orders of magnitude. With `m` and `s` the moving mean and standard
-    deviation of the logarithm, it fires where the norm is above all of
+    The policy follows ZClip, but works on the logarithm of the global norm. Norms are skewed, and
+    late in training they vary by orders of magnitude in a healthy run. With `m` and `s` the moving
+    mean and standard deviation of the logarithm, it fires where the norm is above all of
 
         exp(m + z * s),   factor * exp(m),   beyond * (the largest norm so far)
 
-    and clips to `exp(m + max(z * s, log(factor)) / 4)`. What is clipped enters the average as
-    what it was clipped to, so a new level that lasts is reached in time. Multiplying all norms
-    by a constant multiplies both limits by it. Norms that are zero or not finite do not count.
+    and clips to `exp(m + max(z * s, log(factor)) / 4)`. A clipped norm enters the average with its
+    clipped value, so the policy adapts to a lasting new level. Multiplying all norms by a constant
+    multiplies both limits by it. Norms that are zero or not finite are ignored.
+
+    ```python
+    from keras_vanish.interventions import ZScoreClipping
+
+    GradientMonitor("logs", auto_clip=ZScoreClipping(z=6.0))
+    ```
+
+    Reference:
+        Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", 2025,
+        arXiv:2504.02507.
 
     Attributes:
-        z: How many standard deviations of the logarithm an outlier lies above the mean.
-        factor: How many times the mean it is at least. Where a plateau ends, a healthy run's
-            norms grow by a factor of 20 in 100 steps.
-        beyond: How many times the largest norm so far it is at least.
-        decay: Weight of the past in the averages; ZClip's.
-        history: How many norms must be seen before it fires; ZClip's.
-        reach: A bound without history, armed from the first step: the guard fires where the
-            learning rate times the norm is above `reach` times the norm of the weights, and
-            clips to a tenth of that.
+        z: The number of standard deviations above the mean at which the logarithm is an outlier.
+        factor: The smallest multiple of the mean that is an outlier. After a plateau, the norms of
+            a healthy run grow by a factor of 20 in 100 steps.
+        beyond: The smallest multiple of the largest norm so far that is an outlier.
+        decay: The weight of the past in the moving averages. The default is that of ZClip.
+        history: The number of norms that must be seen before the policy fires. The default is that
+            of ZClip.
+        reach: A second limit that needs no history and applies from the first step. If the learning
+            rate times the gradient norm is at least `reach` times the norm of the weights, the
+            gradient is scaled to a tenth of that limit.
+
+    Raises:
+        ValueError: If a field is out of range.
     """
 
     z: float = 6.0
@@ -77,11 +93,16 @@ class ZScoreClipping:
         check_number("reach", self.reach, above=0.0)
 
     def begin(self) -> NormHistory:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return NormHistory()
 
     def after(self, state: NormHistory, norms: Iterable[float]) -> NormHistory:
-        """The state with more norms, oldest first."""
+        """Returns the state after more steps.
+
+        Args:
+            state: The state that `begin` or the previous call returned.
+            norms: The global norm of each update's gradient before clipping, oldest first.
+        """
         for norm in norms:
             if not 0 < norm < math.inf:
                 continue
@@ -90,7 +111,8 @@ class ZScoreClipping:
             if value > fires_above:
                 value = clips_to
             count = state.count + 1
-            # A mean of all at first, a moving one later: nothing to correct for.
+            # The average is a plain mean at first and a moving one later. So it needs no bias
+            # correction.
             weight = max(1.0 / count, 1.0 - self.decay)
             apart = value - state.mean
             state = NormHistory(
@@ -102,7 +124,7 @@ class ZScoreClipping:
         return state
 
     def limits(self, state: NormHistory) -> Limits:
-        """What the guard works with until the next look."""
+        """Returns the limits that the train step applies until the next call."""
         fires_above, clips_to = map(_exp, self._logs(state))
         return Limits(fires_above, clips_to, self.reach)
 

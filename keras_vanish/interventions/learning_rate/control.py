@@ -1,4 +1,4 @@
-"""When the learning rate is lowered, restored and raised."""
+"""Decides when to lower, restore and raise the learning rate."""
 
 from __future__ import annotations
 
@@ -19,65 +19,77 @@ from keras_vanish.interventions.learning_rate.trouble import (
 from keras_vanish.interventions.observation import Observation
 from keras_vanish.interventions.policy import RatePolicy
 
-#: A cut below this share is checked at the next look; it was too much where updates are below
-#: this share of what it aimed at.
+#: A cut below this share is checked at the next observation. It was too deep if updates are then
+#: below this share of the right ratio.
 MUCH = 0.1
 
-#: The loss is at its best where it lies above that by no more than this share of it ...
+#: The loss is at its best if it exceeds its best level by at most this share.
 _AT_BEST = 0.1
 
-#: Looking at the input saves this share of the loss: a larger rate has nothing to gain.
+#: A model that saves this share of the loss by using its input gains nothing from a larger rate.
 _DONE = 0.99
 
-#: Updates may be doubled below this share of what is right.
+#: The rate may be doubled if updates are below this share of the right ratio.
 _SMALL = 0.5
 
-#: What a lowered rate is multiplied by in a trial; and after one that failed.
+#: The factor of a trial, and of a trial after one that failed.
 _STEP, _SMALL_STEP = 2.0, math.sqrt(2.0)
 
 
 @dataclass(frozen=True)
 class LearningRateControl(RatePolicy):
-    """Multiplies the learning rate by a factor, 1 at first, whatever else sets the rate.
+    """Multiplies the learning rate by a factor, which is 1 at first.
 
-    It is lowered, and then left alone for `cool_down` steps (twice as many each time
-    that this did not help):
+    The optimizer's own rate or schedule does not change. An update ratio is the size of an update
+    divided by the size of the weights.
 
-    - at once where an update is as large as the weights, or the first one would have been had
-      the guard not clipped it: so far that the median update ratio becomes `aim`;
-    - as far where the guard clips most of the steps, what it lets through is still above
-      `aim`, and the loss does not fall;
-    - to `cut` of what it is where the loss diverges, and where it oscillates and nothing is
-      learned;
-    - in a run that was lowered before, taken back or given new weights, to `cut` of what it is
-      where the loss has not come down for twice `cool_down` steps, while updates are above
-      `aim`, or the loss lies a quarter above its best.
+    The factor is lowered, at least down to `cut` times its value,
 
-    A cut to less than a tenth is checked at the next look, and corrected if updates are far below
-    `aim` then: the batch that called for it was an odd one.
+    - if an update is as large as the weights, or the first one would have been without clipping: at
+      once, so far that the median update ratio reaches `aim`;
+    - if most steps are clipped, the clipped updates still exceed `aim`, and the loss does not fall:
+      equally far;
+    - if the loss diverges, or oscillates without progress;
+    - in a run that was lowered, taken back or given new weights before: if the loss has not come
+      down for twice `cool_down` steps, while updates exceed `aim` or the loss lies a quarter above
+      its best.
 
-    After `cool_down` steps without trouble a lowered rate is doubled on trial, up to 1, where
-    updates are usually below half of `aim`, the loss is at its best, and there is something to
-    be learned yet. A trial has failed if trouble comes back in as many steps, or the loss is
-    higher at their end: then the rate is taken back, with `auto_rollback` the weights too, and
-    the next, smaller step is tried after `calm` steps.
+    After a change, the factor is not lowered for `cool_down` steps. This time doubles with each cut
+    in a row. A cut to less than a tenth is checked at the next observation, and corrected if
+    updates are then far below `aim`.
 
-    The factor is raised above 1, by ten at most, where the run is starved evenly: healthy by
-    depth, all update ratios below `tiny`, nothing learned, the loss no lower, and no warm-up
-    going on. If trouble comes back within `calm` steps, or the loss rises, that is taken back
-    for good.
+    A lowered factor is doubled on trial, up to 1, after `cool_down` steps without trouble. This
+    needs updates that are usually below half of `aim`, a loss at its best, and something left to
+    learn. The trial fails if trouble returns within `cool_down` steps, or if the loss is higher
+    after them. The factor is then taken back, with `auto_rollback` the weights too. The next trial
+    follows after `calm` steps and is smaller.
 
-    `aim` is that of a momentum up to 0.9. Above, it is less, by `10 * (1 - momentum)`: what one
-    gradient does adds up to `1 / (1 - momentum)` of its first update.
+    The factor rises above 1, tenfold at most, if updates are too small to matter in every layer:
+    gradients reach all layers, all update ratios are below `tiny`, nothing was learned, the loss
+    has not fallen, and the rate is not warming up. If trouble returns within `calm` steps or the
+    loss rises, this is taken back for good.
+
+    `aim` suits a momentum of up to 0.9. Above that, it shrinks by `10 * (1 - momentum)`, because
+    the total effect of one gradient is `1 / (1 - momentum)` times its first update.
+
+    ```python
+    from keras_vanish.interventions import LearningRateControl
+
+    GradientMonitor("logs", auto_lr=LearningRateControl(highest=1.0))  # Never raises the rate.
+    ```
 
     Attributes:
-        aim: The median update ratio that is right for a run.
-        cut: What the rate is multiplied by where no figure tells by how much to lower it.
-        cool_down: Steps after a change in which it is not lowered further.
-        calm: Steps without trouble before it is restored or raised.
-        tiny: A run whose update ratios are all below this is starved.
-        lowest: The factor is never below this.
-        highest: The factor is never above this; 1: the rate is never raised.
+        aim: The median update ratio that suits a run.
+        cut: The factor of a cut if no update ratio tells how far to lower the rate.
+        cool_down: The number of steps after a change in which the rate is not lowered further.
+        calm: The number of steps without trouble before the rate is raised, or tried again after a
+            failed trial. It is also the wait if the loss is unknown, as in a custom loop.
+        tiny: If all update ratios are below this value, updates are too small to matter.
+        lowest: The smallest value of the factor.
+        highest: The largest value of the factor. With 1, the rate is never raised.
+
+    Raises:
+        ValueError: If a field is out of range.
     """
 
     aim: float = 0.01
@@ -103,40 +115,43 @@ class LearningRateControl(RatePolicy):
             )
 
     def begin(self) -> RateState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return RateState()
 
     def factor(self, state: RateState) -> float:
-        """What the learning rate is multiplied by."""
+        """Returns the factor on the learning rate."""
         return state.factor
 
     def on_trial(self, state: RateState) -> bool:
-        """Whether a larger factor is on probation."""
+        """Returns whether a larger factor is on trial."""
         return state.on_trial
 
     def returned(self, state: RateState) -> RateState:
-        """The state after the run was given its first weights back: the rate is the user's again.
+        """Returns the state after the run received its first weights back.
 
-        Less is enough to act on a run that begins than on one that goes on, so the update ratio
-        that is known is kept.
+        The factor is 1 again. The known update ratio is kept, because the policy acts on less
+        evidence while it is unknown.
         """
         return replace(self.begin(), ratio=state.ratio)
 
     def forget(self, state: RateState) -> RateState:
-        """The state after the run was taken back to an earlier one: the factor stays."""
+        """Returns the state after the run went back to an earlier one. The factor stays."""
         anew = counted_anew(state)
         return replace(anew, trend=state.trend.restored(), before=math.nan, level=math.nan)
 
     def renewed(self, state: RateState) -> RateState:
-        """The state after the run was given new weights: the rate was chosen for others."""
+        """Returns the state after the run received new weights.
+
+        The rate was not chosen for these weights.
+        """
         return replace(self.forget(state), renewed=True)
 
     def lowered(self, state: RateState, share: float) -> RateState:
-        """The state after the run was taken back, and the rate lowered with it.
+        """Returns the state after a rollback lowered the rate.
 
         Args:
             state: The state before.
-            share: What the rate was multiplied by.
+            share: The factor that the rollback applied to the rate.
         """
         factor = max(self.lowest, state.factor * share)
         return replace(
@@ -150,11 +165,11 @@ class LearningRateControl(RatePolicy):
     def decide(
         self, state: RateState, observation: Observation
     ) -> tuple[RateState, Intervention | None]:
-        """The next state, and what is done to the rate, if anything.
+        """Returns the next state, and the change to the rate or None.
 
         Args:
-            state: What `begin` or the look before gave.
-            observation: What was seen since.
+            state: The state that `begin` or the previous call returned.
+            observation: The run since the previous call.
         """
         state = see(self, state, observation)
         trouble = trouble_of(self, state, observation)
@@ -183,7 +198,7 @@ class LearningRateControl(RatePolicy):
             return state, None
         if state.unchecked:
             state = replace(state, unchecked=False)
-            # Units that are lost get no gradient, however large the rate.
+            # Dead or saturated units get no gradient, however large the rate is.
             if (
                 0 < observation.update_ratio < MUCH * observation.right_ratio(self.aim)
                 and not observation.lost
@@ -211,7 +226,7 @@ class LearningRateControl(RatePolicy):
     def _restored(
         self, state: RateState, observation: Observation
     ) -> tuple[RateState, Intervention | None]:
-        """Tries a larger rate, where updates are small and the loss is at its best."""
+        """Tries a larger rate if updates are small and the loss is at its best."""
         trend, ratio = state.trend, state.usual_ratio
         blind = trend.count == 0  # As in a custom training loop.
         wait = self.calm if state.failed or blind else self.cool_down
@@ -239,7 +254,7 @@ class LearningRateControl(RatePolicy):
     def _correct(
         self, state: RateState, observation: Observation
     ) -> tuple[RateState, Intervention]:
-        """Takes back what a cut was too much: the batch that called for it was an odd one."""
+        """Corrects a cut that was too deep because an unusual batch called for it."""
         ratio = observation.update_ratio
         factor = min(1.0, state.factor * observation.right_ratio(self.aim) / (2 * ratio))
         reason = f"it was lowered too far: updates are {ratio:.2g} times the weights now"
@@ -259,7 +274,7 @@ class LearningRateControl(RatePolicy):
         state = replace(
             counted_anew(state),
             factor=factor,
-            # What was seen of the loss at the old rate does not count at the new one.
+            # Losses at the old rate do not count at the new one.
             trend=state.trend.restored(),
             raisable=state.raisable and not down,
             unchecked=factor < MUCH * state.factor,

@@ -1,4 +1,4 @@
-"""What `LearningRateControl` keeps of a run."""
+"""The state of `LearningRateControl`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from statistics import median
 
 from keras_vanish.diagnosis.loss_trend import LossTrend
 
-#: How many of the last update ratios are kept, and how many of them tell what is usual.
+#: The number of last update ratios that are kept, and how many are needed for the usual one.
 KEPT, ENOUGH = 5, 3
 
 
 @dataclass(frozen=True)
 class RateState:
-    """What `LearningRateControl` keeps from look to look.
+    """The state that `LearningRateControl` keeps between two observations.
 
     Attributes:
-        factor: What the learning rate is multiplied by.
-        trend: Where the loss is going.
-        step: Of the look before.
-        since: Steps since the factor changed.
-        quiet: Steps since there was trouble, or the factor changed.
-        cuts: How often it was lowered with no calm between.
-        failed: Whether a larger rate was tried and failed, or the last one was too large.
-        before: The factor before the last restoring or raising, while that is on probation.
-        level: The loss then.
-        updates: Updates since the guard's clipping was last judged.
-        clipped: How many of those it clipped.
+        factor: The factor on the learning rate.
+        trend: The trend of the loss.
+        step: The step of the previous observation.
+        since: The number of steps since the factor changed.
+        quiet: The number of steps since the last trouble or the last change of the factor.
+        cuts: The number of cuts with no long calm between them.
+        failed: Whether a trial of a larger rate failed, or the rate has since proved too large.
+        before: The factor before the trial that is going on; NaN without one.
+        level: The loss when the trial began; NaN without one.
+        updates: The number of updates since clipping was last judged.
+        clipped: How many of those updates were clipped.
         base: The learning rate without the factor.
-        starved: For how many steps the run has been starved evenly.
-        looks: For how many looks.
-        ratio: The median update ratio at the last look without trouble; NaN before one.
-        raisable: Whether the rate may be raised: it never had to be lowered.
-        renewed: Whether the weights are not those that the rate was chosen for.
-        unchecked: Whether it was lowered by much and no update has been seen since.
+        starved: The number of steps for which all updates have been too small to matter.
+        looks: The number of observations in the same time.
+        ratio: The median update ratio at the last observation without trouble; NaN before one.
+        raisable: Whether the factor may exceed 1. It may until the rate is first lowered.
+        renewed: Whether the run has received new weights, for which the rate was not chosen.
+        unchecked: Whether the rate was cut deeply and no update has been seen since.
         ratios: The last median update ratios since the factor changed.
-        low: The best level of the loss since then, but for small steps.
-        still: For how many steps that has not come down.
+        low: The best loss level since the factor changed. Improvements of less than 5% do not
+            count.
+        still: The number of steps for which `low` has not come down.
     """
 
     factor: float = 1.0
@@ -64,17 +65,17 @@ class RateState:
 
     @property
     def on_trial(self) -> bool:
-        """Whether a larger factor is on probation."""
+        """Whether a larger factor is on trial."""
         return not math.isnan(self.before)
 
     @property
     def usual_ratio(self) -> float:
-        """The usual median update ratio since the factor changed; NaN where it is not known."""
+        """The usual median update ratio since the factor changed; NaN if unknown."""
         return median(self.ratios) if len(self.ratios) >= ENOUGH else math.nan
 
 
 def counted_anew(state: RateState) -> RateState:
-    """The state in which everything is counted from this step on."""
+    """Returns the state with all counts since the last change set back."""
     return replace(
         state,
         since=0,

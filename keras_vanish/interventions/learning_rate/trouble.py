@@ -1,4 +1,4 @@
-"""What a learning rate that is too large does to a run, as far as it was seen."""
+"""Finds signs that the learning rate is too large."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from keras_vanish.interventions.observation import Observation
 if TYPE_CHECKING:
     from keras_vanish.interventions.learning_rate.control import LearningRateControl
 
-#: A run that oscillates because of its learning rate changes its weights by more than this.
+#: A run that oscillates because of its learning rate has update ratios above this value.
 _LARGE = 0.001
 
-#: What the factor is multiplied by at once, at least.
+#: The smallest factor of one cut.
 _LEAST = 1e-4
 
-#: How many updates tell whether the guard clips most of them.
+#: The number of updates that show whether most of them are clipped.
 CLIPPED_UPDATES = 20
 
-#: The loss has come down where its best level has, by this share.
+#: The loss has come down if its best level has fallen by this share.
 _DOWN = 0.05
 
-#: ... and apart from it above this one.
+#: The loss has moved away from its best level if it exceeds it by this share.
 _APART = 0.25
 
-#: Updates below this share of it throw no run about.
+#: Updates below this share of `aim` are too small to unsettle a run.
 _STILL = 0.01
 
 
 def see(policy: LearningRateControl, state: RateState, observation: Observation) -> RateState:
-    """The state with what was seen since the last look."""
+    """Returns the state after one more observation."""
     log, steps = observation.log, observation.steps_since(state.step)
     base = log.rate / state.factor
     rising = not base <= state.base * (1 + 1e-6)
@@ -73,11 +73,11 @@ def see(policy: LearningRateControl, state: RateState, observation: Observation)
 def trouble_of(
     policy: LearningRateControl, state: RateState, observation: Observation
 ) -> tuple[float, str] | None:
-    """What to multiply the factor by, and why; None without trouble."""
+    """Returns the factor of a cut and the reason for it; None without trouble."""
     trend, ratio = state.trend, observation.unclipped_ratio
     if thrown(observation):
-        # What the updates were before the trouble tells better by how much they are too
-        # large, unless that did not help.
+        # The updates before the trouble show better how much too large the rate is, unless a cut
+        # based on them did not help.
         known = ratio if math.isnan(state.ratio) or state.cuts else state.ratio
         count = sum(value >= 1 for value in observation.update_ratios)
         return _share(policy, known, observation), (
@@ -100,7 +100,7 @@ def trouble_of(
             f"and was {trend.first:.3g} at first"
         )
     most = state.updates >= CLIPPED_UPDATES and 2 * state.clipped > state.updates
-    # Where they are small after it, clipping may be how this run is trained.
+    # If updates are small after clipping, the run may rely on clipping all the time.
     large = observation.update_ratio > observation.right_ratio(policy.aim)
     if most and large and not trend.recent < trend.first:
         return _share(policy, ratio, observation), (
@@ -112,7 +112,7 @@ def trouble_of(
 
 
 def worse(policy: LearningRateControl, state: RateState) -> tuple[float, str] | None:
-    """Whether the loss has risen since the factor was raised, while that is on probation."""
+    """Returns a factor of 1 and a reason if the loss has risen during a trial; otherwise None."""
     trend, level = state.trend, state.level
     if not state.on_trial:
         return None
@@ -120,7 +120,7 @@ def worse(policy: LearningRateControl, state: RateState) -> tuple[float, str] | 
     if state.factor > 1:
         most = level + 0.1 * abs(trend.first)
     elif state.since >= policy.cool_down:
-        # At first a larger rate may throw the loss up, and bring it further down then.
+        # A larger rate may raise the loss at first and bring it further down later.
         most = level
     if not trend.recent > most:
         return None
@@ -130,7 +130,7 @@ def worse(policy: LearningRateControl, state: RateState) -> tuple[float, str] | 
 
 
 def unsettled(policy: LearningRateControl, state: RateState) -> tuple[float, str] | None:
-    """Whether a run that was lowered before stays where it is, thrown about by its updates."""
+    """Returns a factor and a reason if updates keep a lowered run from settling; otherwise None."""
     if (state.raisable and not state.renewed) or state.still < 2 * policy.cool_down:
         return None
     trend, ratio = state.trend, state.usual_ratio
@@ -144,17 +144,18 @@ def unsettled(policy: LearningRateControl, state: RateState) -> tuple[float, str
 
 
 def _share(policy: LearningRateControl, ratio: float, observation: Observation) -> float:
+    """Returns the factor that brings the update ratio to the right one, within its bounds."""
     return min(policy.cut, max(observation.right_ratio(policy.aim) / ratio, _LEAST))
 
 
 def thrown(observation: Observation) -> bool:
-    """Whether updates as large as the weights are more than one odd batch."""
+    """Returns whether updates as large as the weights are more than one unusual batch."""
     agreed = observation.diagnosis is not None and observation.diagnosis.decisive
     return observation.thrown and (agreed or observation.verdict == "exploding")
 
 
 def is_calm(observation: Observation) -> bool:
-    """Whether nothing explodes and nothing was skipped."""
+    """Returns whether nothing explodes and no step was skipped."""
     sick = ("exploding", "nonfinite")
     return (
         observation.diagnosis is not None

@@ -1,4 +1,4 @@
-"""When a good state is kept, and when the run is taken back to it."""
+"""Decides when to keep a good state, and when to take the run back to it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,50 @@ from keras_vanish.interventions.observation import Observation
 from keras_vanish.interventions.rollback.state import Decision, RollbackState
 from keras_vanish.interventions.rollback.trouble import is_good, see, trouble_of
 
-#: What the learning rate is multiplied by, at least.
+#: The smallest factor that one rollback applies to the learning rate.
 LOWEST = 1e-6
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """Takes the run back to its last good state on NaN or divergence, and lowers the rate.
+    """Restores the last good state after NaN or divergence, and lowers the learning rate.
 
-    A state is good where the loss is finite and near its best and nothing explodes. The run is
-    taken back to one
+    A state is good if its losses and weights are finite, the loss is near its best, training has
+    not killed or saturated units, and no explosion has raised the loss. The run goes back to such a
+    state if
 
-    - where weights are NaN or infinite, or one update was four times as large as they are
-      (the very first one: as large);
-    - where several losses or gradients in a row are not finite: single bad batches are
-      skipped and no more;
-    - where units died or were saturated by training, and little is learned;
-    - where the loss diverges: it stays at twice its first level, or loses more than half of
-      what it had won;
-    - where gradients explode, and the loss stays a quarter above its first level, or looking at
-      the input saves nothing of it any more.
+    - weights are NaN or infinite, or one update was four times as large as the weights (at the
+      first observation: as large as the weights, or would have been without clipping);
+    - five losses or gradients in a row are not finite; fewer bad batches are only skipped;
+    - no update was applied for 40 steps;
+    - training has killed or saturated units, and the run has learned little;
+    - the loss diverges: it stays at twice its first level, or loses more than half of its progress;
+    - gradients explode for 50 steps, while the loss stays a quarter above its first level or the
+      model no longer uses its input.
 
-    Where no finite loss follows a restoring, the data are to blame rather than the state: four
-    times as many steps must be bad before the next.
+    If no finite loss follows a rollback, the data are probably to blame. The next rollback then
+    needs four times as many bad steps.
+
+    ```python
+    from keras_vanish.interventions import Rollback
+
+    GradientMonitor("logs", auto_rollback=Rollback(copies=3, folder="good_states"))
+    ```
 
     Attributes:
-        copies: How many good states are kept.
-        attempts: How often the run is taken back before training is stopped.
-        folder: Where to write the last good state too; None: in memory only.
-        every: Steps between two kept states, at least.
-        cut: What the learning rate is multiplied by when the run is taken back; its square the
+        copies: The number of good states that are kept.
+        attempts: The number of rollbacks after which further trouble stops the training.
+        folder: A folder to which the weights of the last good state are also written. None keeps
+            states in memory only.
+        every: The fewest steps between two kept states.
+        cut: The factor on the learning rate at a rollback: `cut` the first time, `cut**2` the
             second time in a row, and so on.
-        aim: The median update ratio that it is lowered to at once where updates were larger.
-        rearm: After so many steps without restoring, all attempts are given back.
+        aim: The median update ratio that suits the run. If updates were larger, the rate is lowered
+            so far that they reach it.
+        rearm: The number of steps without a rollback after which all attempts are available again.
+
+    Raises:
+        ValueError: If a field has a wrong type or is out of range.
     """
 
     copies: int = 2
@@ -66,22 +77,22 @@ class Rollback:
             raise ValueError(f"folder must be a path or None. Received: folder={self.folder!r}.")
 
     def begin(self, born: str | None = None) -> RollbackState:
-        """The state before the first step.
+        """Returns the state before the first step.
 
         Args:
-            born: What is wrong with the units then: nothing (empty) where they were just given new
-                weights. None: the first look tells, at the first step of a `fit`.
+            born: How units are lost at that time (see `Observation.lost`). It is empty if the run
+                has just received new weights. None leaves it to the first diagnosis.
         """
         return RollbackState(born=born)
 
     def forget(self, state: RollbackState) -> RollbackState:
-        """The state after another policy took the run back to an earlier one."""
+        """Returns the state after another policy took the run back to an earlier state."""
         return replace(state, trend=state.trend.restored())
 
     def returned(self, state: RollbackState) -> RollbackState:
-        """The state after the run was given its first weights back.
+        """Returns the state after the run received its first weights back.
 
-        Less is enough to act on a run that begins than on one that goes on: so the next look is
+        The policy acts on less evidence at the first observation of a run. The next observation is
         not the first one.
         """
         return replace(state, looks=1)
@@ -89,11 +100,11 @@ class Rollback:
     def decide(
         self, state: RollbackState, observation: Observation
     ) -> tuple[RollbackState, Decision]:
-        """The next state, and what to do.
+        """Returns the next state and the decision.
 
         Args:
-            state: What `begin` or the look before gave.
-            observation: What was seen since.
+            state: The state that `begin` or the previous call returned.
+            observation: The run since the previous call.
         """
         state = see(state, observation)
         if state.stopped:
@@ -104,7 +115,7 @@ class Rollback:
         if state.since >= self.rearm:
             state = replace(state, restores=0)
         if 0 < observation.unclipped_ratio < math.inf:
-            # NaN is not larger than anything.
+            # `larger` is also True if `state.ratio` is NaN.
             larger = not state.ratio >= observation.unclipped_ratio
             state = replace(state, ratio=observation.unclipped_ratio if larger else state.ratio)
         if state.kept >= self.every and is_good(state, observation):
@@ -128,8 +139,8 @@ class Rollback:
                 after={"restores": state.restores, "learning_rate": rate},
             )
             return replace(state, stopped=True), Decision(stop=True, intervention=intervention)
-        # Each time in a row by more. What the updates were before the trouble tells better by
-        # how much they are too large than what they are in the middle of it.
+        # Each rollback in a row cuts more. The updates before the trouble show better than those
+        # during it how much too large the rate is.
         factor = self.cut ** (state.restores + 1)
         ratio = state.ratio
         if math.isnan(ratio) and (observation.thrown or observation.saved_by_clipping):

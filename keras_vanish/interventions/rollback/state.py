@@ -1,4 +1,4 @@
-"""What `Rollback` keeps of a run, and what it decides."""
+"""The state and the decisions of `Rollback`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keras_vanish.interventions.intervention import Intervention
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do after a look, in this order.
+    """The actions to take after an observation, in this order.
 
     Attributes:
-        restore: Take the run back to the last good state.
-        stop: Stop the training.
-        keep: This is a good state: copy it.
-        factor: What to multiply the learning rate by, after restoring.
-        intervention: The record of it; None where nothing was done but keeping.
+        restore: Whether to take the run back to the last good state.
+        stop: Whether to stop the training.
+        keep: Whether to keep a copy of the present, good state.
+        factor: The factor on the learning rate after restoring.
+        intervention: The record of the action; None if no more than a copy is made.
     """
 
     keep: bool = False
@@ -30,24 +30,26 @@ class Decision:
 
 @dataclass(frozen=True)
 class RollbackState:
-    """What `Rollback` keeps from look to look.
+    """The state that `Rollback` keeps between two observations.
 
     Attributes:
-        trend: Where the loss is going.
-        restores: How often the run was taken back, since the last long calm.
-        step: Of the look before.
-        since: Steps since the run was taken back.
-        barren: How often in a row it was taken back and no finite loss came after.
-        kept: Steps since a state was kept.
-        skipped: How many of the last updates in a row were skipped.
-        stalled: For how many steps no update was applied.
+        trend: The trend of the loss.
+        restores: The number of rollbacks since the last long calm.
+        step: The step of the previous observation.
+        since: The number of steps since the last rollback.
+        barren: The number of rollbacks in a row that no finite loss followed.
+        kept: The number of steps since a state was kept.
+        skipped: The number of last updates in a row that were skipped.
+        stalled: The number of steps in a row without an applied update.
         stopped: Whether the training was stopped.
-        ratio: The largest median update ratio at looks without trouble since the run was taken
-            back; NaN before one.
-        born: What was wrong with the units at the first reading; None before it.
-        looks: How many looks there were.
-        worse: For how many steps gradients have exploded, with the loss well above its first level.
-        forgotten: For how many steps they have, and nothing is known any more of what was learned.
+        ratio: The largest median update ratio at observations without trouble since the last
+            rollback; NaN before the first.
+        born: How units were lost in the first diagnosis (see `Observation.lost`); None before it.
+        looks: The number of observations.
+        worse: The number of steps for which gradients have exploded with the loss well above its
+            first level.
+        forgotten: The number of steps for which gradients have exploded and the model no longer
+            uses its input.
     """
 
     trend: LossTrend = field(default_factory=LossTrend)

@@ -1,4 +1,4 @@
-"""Why a run must be taken back, and which of its states are good."""
+"""Finds reasons to take a run back, and tells which of its states are good."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from keras_vanish.diagnosis.loss_trend import NONFINITE, LossTrend
 from keras_vanish.interventions.observation import Observation
 from keras_vanish.interventions.rollback.state import RollbackState
 
-#: For how many train steps no update may be applied: a loss scaler finds its scale in fewer.
+#: The run is in trouble after this many steps without an update. A loss scaler finds its scale in
+#: fewer.
 _STALLED = 40
 
-#: For how many steps gradients must explode, and the loss lie well above its first level or all
-#: that was learned be lost.
+#: The run is in trouble if gradients explode for this many steps while the loss lies well above its
+#: first level, or while the model no longer uses its input.
 _WORSE = 50
 
-#: The loss is near its best where it lies above it by no more than this share of its progress.
+#: The loss is near its best if it lies above it by at most this share of its progress.
 _NEAR = 0.25
 
-#: The same, where units are dead.
+#: The same share if units are dead.
 _NEAR_DEAD = 0.1
 
 
 def see(state: RollbackState, observation: Observation) -> RollbackState:
-    """The state with what was seen since the last look."""
+    """Returns the state after one more observation."""
     log, steps = observation.log, observation.steps_since(state.step)
     finite = any(map(math.isfinite, log.losses or log.norms))
     skipped = state.skipped
@@ -50,9 +51,9 @@ def see(state: RollbackState, observation: Observation) -> RollbackState:
 
 
 def trouble_of(state: RollbackState, observation: Observation) -> str:
-    """Why the run must be taken back; empty if it need not."""
+    """Returns the reason to take the run back; empty if there is none."""
     trend = state.trend
-    # Soon after a restoring the same again means that the restored state is not the cause.
+    # The same trouble soon after a rollback means that the restored state is not the cause.
     wanted = NONFINITE * 4**state.barren
     if trend.nonfinite_run >= wanted:
         return f"the last {trend.nonfinite_run} losses are NaN or infinite"
@@ -67,7 +68,7 @@ def trouble_of(state: RollbackState, observation: Observation) -> str:
     ):
         lost = observation.diagnosis.blame
         return f"the weights of {len(lost)} layers are NaN or infinite, first {lost[0]}"
-    # Going back costs little at the first look.
+    # At the first observation, going back costs little.
     decisive = observation.diagnosis is not None and observation.diagnosis.decisive
     if observation.thrown and (decisive or state.looks == 1):
         return (
@@ -102,7 +103,7 @@ def trouble_of(state: RollbackState, observation: Observation) -> str:
 
 
 def _forgets(observation: Observation) -> bool:
-    """Whether the run had learned of its input, and explodes and knows nothing of it."""
+    """Returns whether an exploding run no longer uses its input, although it had learned to."""
     return (
         observation.verdict == "exploding"
         and observation.learned is True
@@ -111,12 +112,12 @@ def _forgets(observation: Observation) -> bool:
 
 
 def _ruined(state: RollbackState, observation: Observation) -> bool:
-    """Whether units died or were saturated by training, and the loss is bad."""
+    """Returns whether training killed or saturated units, and the loss is bad."""
     if not observation.lost or observation.lost == state.born or observation.verdict != "vanishing":
         return False
-    # Through dead units nothing can be learned any more, so less must have been lost.
+    # Dead units can learn nothing any more, so a smaller loss of progress is enough.
     share = _NEAR_DEAD if observation.lost == "dead" else _NEAR
-    # Where the first losses were large, that of a constant prediction is far below them.
+    # If the first losses were large, a constant prediction already lies far below them.
     return observation.knows_nothing or not state.trend.fallen > _NEAR or _far(state.trend, share)
 
 
@@ -129,7 +130,7 @@ def _high(trend: LossTrend) -> bool:
 
 
 def is_good(state: RollbackState, observation: Observation) -> bool:
-    """Whether the state of the run is one to go back to."""
+    """Returns whether the present state of the run is worth going back to."""
     trend, log = state.trend, observation.log
     if (
         observation.diagnosis is None
@@ -143,5 +144,5 @@ def is_good(state: RollbackState, observation: Observation) -> bool:
         return False
     if log.stalled or log.skipped or not all(map(math.isfinite, (*log.losses, *log.norms))):
         return False
-    # Where little is known of the loss, nothing is known against it.
+    # An unknown loss does not count against the state.
     return not (trend.far_run or trend.back_run or (_far(trend) and trend.fallen > _NEAR))

@@ -1,4 +1,4 @@
-"""Weights of a layer with a kernel, found from what it is given."""
+"""Finds weights for a layer with a kernel from the layer's inputs."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ KNOWN = (
 )
 
 
-#: The least share of the size of pre-activations that their spread is taken to be, where trained
-#: layers compute the inputs. What those have in common changes in training: the bias no longer
-#: cancels it then, and what follows is saturated. After the last layer nothing follows.
+#: If trained layers compute the inputs, the spread of the pre-activations counts as at least this
+#: share of their RMS. Training changes the part that all inputs have in common. The bias then no
+#: longer cancels it, and the following layers saturate. The last layer is exempt, because nothing
+#: follows it.
 _QUIET = 0.3
 
 
-#: Behind frozen layers that let next to nothing through, the last kernel is so large that its
-#: own training changes nothing that shows: below this share of the size of the pre-activations.
+#: Behind frozen layers that let next to nothing through, the last kernel becomes so large that its
+#: own training has no visible effect. This happens if the spread is below this share of the RMS of
+#: the pre-activations.
 _FIXED = 1e-3
 
-#: So outputs get the spread at once that those of a trained classifier have.
+#: In that case, the outputs start with the spread that those of a trained classifier have.
 _FINAL_SPREAD = 5.0
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What pre-activations should be like.
+    """The wanted distribution of a layer's pre-activations.
 
     Attributes:
-        spread: Their standard deviation over the batch and all positions; of a layer that is
-            not centred, their RMS.
-        centred: Whether each unit's mean is made 0.
-        by_unit: Whether each unit, or channel, gets the spread by itself, and not the layer
-            as a whole.
-        keeps_bias: Whether the bias that it has is added: it may hold what is known of how
-            often each class occurs.
+        spread: Their standard deviation over the batch and all positions, or their RMS if they are
+            not centred.
+        centred: Whether the mean of each unit becomes 0.
+        by_unit: Whether each unit or channel gets the spread on its own, rather than the layer as a
+            whole.
+        keeps_bias: Whether the present bias is added. It may encode how often each class occurs.
     """
 
     spread: float = 1.0
@@ -66,11 +67,11 @@ class Aim:
     keeps_bias: bool = False
 
 
-# What follows the last layer of a model.
+# The aims of the last layer of a model.
 _LAST = ("head", "softmax", "log_softmax")
 
-#: By the name of the activation that follows. Sigmoid-like ones, whose slope is a quarter at
-#: most, take away less of what differs from sample to sample the further it spreads.
+#: The aim for each activation that follows. A sigmoid has a slope of at most a quarter. The wider
+#: its inputs spread, the less it reduces the differences between samples.
 AIMS = {
     "sigmoid": Aim(2.5, centred=True, by_unit=True),
     "hard_sigmoid": Aim(1.5, centred=True, by_unit=True),
@@ -81,7 +82,7 @@ AIMS = {
     "exponential": Aim(0.5, centred=True),
     "linear": Aim(1.0, centred=True),
     "branch": Aim(1.0, centred=True),
-    # At first, all classes are nearly as likely.
+    # With this spread, all classes are nearly as likely at first.
     "softmax": Aim(0.5, centred=True, keeps_bias=True),
     "log_softmax": Aim(0.5, centred=True, keeps_bias=True),
     "head": Aim(0.3, centred=True, keeps_bias=True),
@@ -100,20 +101,20 @@ def start(
 ) -> None:
     """Sets the weights of a layer.
 
-    The kernel is orthogonal (Saxe et al. 2014; Pennington et al. 2017), scaled so that the
-    pre-activations have the spread that what follows needs (Mishkin & Matas 2016), and the
-    bias centres them; less, where inputs that move hardly differ (`_QUIET`). Where what the
-    layer is given does not differ over the batch, or is not finite, the kernel's spread is
-    that of Glorot & Bengio (2010), and the bias 0.
+    The kernel is orthogonal (Saxe et al. 2014; Pennington et al. 2017). It is scaled so that the
+    pre-activations have the spread that the next activation needs (Mishkin & Matas 2016), and the
+    bias centres them. The scale is smaller if inputs that training changes hardly differ (see
+    `_QUIET`). If the inputs do not differ over the batch, or are not finite, the kernel gets the
+    spread of Glorot & Bengio (2010), and the bias is 0.
 
     Args:
-        layer: One of `KNOWN`.
-        compute: Gives the pre-activations with the weights that the layer has now.
-        aim: A key of `AIMS`, or another activation's name.
-        share: What the spread is multiplied by.
-        random: Where the draws come from.
-        like: A variable whose value is taken instead of a draw.
-        moves: Whether what the layer is given comes from layers that are trained.
+        layer: An instance of one of the classes in `KNOWN`.
+        compute: Returns the pre-activations with the layer's present weights.
+        aim: A key of `AIMS`, or the name of another activation.
+        share: A factor on the spread.
+        random: The generator of the random draws.
+        like: A variable whose value replaces a random draw; None to draw.
+        moves: Whether trained layers compute the inputs of the layer.
     """
     wanted = AIMS.get(aim, _OTHERWISE)
     *others, kernel = kernels_of(layer)
@@ -144,7 +145,7 @@ def start(
         scale = np.zeros(())
         centre = tf.zeros([])
     elif wanted.by_unit and not isinstance(layer, layers.EinsumDense):
-        # A unit that hardly differs must not become the loudest.
+        # A unit whose output hardly differs must not become the loudest.
         scale = share * wanted.spread / np.maximum(units, max(0.1 * whole, least))
         kernel.assign(drawn * _along_units(layer, drawn, scale))
     else:
@@ -160,20 +161,20 @@ def start(
 
 
 def kernels_of(layer: Any) -> list[Any]:
-    """Its kernels, the last one last. It is that which is scaled."""
+    """Returns the kernels of a layer. The last one is the one that is scaled."""
     if isinstance(layer, _SEPARABLE):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
     return [own_kernel(layer)]
 
 
 def starts_at_zero(layer: Any) -> bool:
-    """Whether it was meant to: an adapter, or a branch that is to open in training."""
+    """Returns whether the layer is zero on purpose, such as an adapter or a gated branch."""
     zeros = type(getattr(layer, "kernel_initializer", None)).__name__ == "Zeros"
     return zeros and not np.any(kernels_of(layer)[-1].numpy())
 
 
 def sides(layer: Any, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Which axes of a kernel are those of the input, and which those of the output."""
+    """Returns the axes of a kernel that belong to the input, and those of the output."""
     axes = list(range(len(shape)))
     if isinstance(layer, _TRANSPOSED):
         return [*axes[:-2], axes[-1]], [axes[-2]]
@@ -188,7 +189,7 @@ def sides(layer: Any, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
 
 
 def _drawn(layer: Any, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """An orthogonal kernel."""
+    """Returns an orthogonal kernel."""
     if isinstance(layer, _DEPTHWISE):
         return _depthwise(shape, random)
     inner, outer = sides(layer, shape)
@@ -200,20 +201,20 @@ def _drawn(layer: Any, shape: tuple[int, ...], random: np.random.Generator) -> A
 
 
 def _depthwise(shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """Each channel has a filter of its own: independent ones of length 1."""
+    """Returns an independent random filter of length 1 for each channel."""
     entries = random.standard_normal(shape)
     axes = tuple(range(len(shape) - 2))
     return entries / np.sqrt(np.sum(np.square(entries), axes, keepdims=True))
 
 
 def _fans(layer: Any, shape: tuple[int, ...]) -> int:
-    """Number of connections to a unit, plus that from an input."""
+    """Returns the number of connections to a unit plus the number from an input."""
     inner, outer = sides(layer, shape)
     return math.prod(shape[n] for n in inner) + math.prod(shape[n] for n in outer)
 
 
 def _along_units(layer: Any, kernel: Array, scale: Array) -> Array:
-    """The scale of each unit, so that it broadcasts to the kernel."""
+    """Returns the scale of each unit in a shape that broadcasts to the kernel."""
     if isinstance(layer, _TRANSPOSED):
         return scale[:, None]
     if isinstance(layer, _DEPTHWISE):
@@ -222,7 +223,7 @@ def _along_units(layer: Any, kernel: Array, scale: Array) -> Array:
 
 
 def _mean_like(z: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Its means, of the shape of a bias that is added to it."""
+    """Returns the means of `z` in the shape of a bias that is added to it."""
     lead = z.shape.rank - len(shape)
     axes = [*range(lead), *(lead + n for n, size in enumerate(shape) if size == 1)]
     return tf.reshape(tf.reduce_mean(z, axes), shape)

@@ -1,4 +1,4 @@
-"""Which layer of a model is given what another one computed, seen in one forward pass."""
+"""Finds out in one forward pass which layer receives the output of which other layer."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ layers = keras.layers
 
 @dataclass
 class LayerRole:
-    """What one layer did in the forward pass.
+    """The role of one layer in the forward pass.
 
     Attributes:
         layer: The Keras layer.
-        aim: What its pre-activations are for: the name of the activation function that
-            follows; "head" where the model's output does, "branch" where nothing is seen to
-            follow or it is added to something else. Empty if it has no kernel.
-        before: RMS of its pre-activations, or of a recurrent layer's outputs.
+        aim: The purpose of its pre-activations. It is the name of the activation function that
+            follows, `"head"` for an output of the model, or `"branch"` if nothing is seen to follow
+            or the output is added to another. It is empty if the layer has no kernel.
+        before: The RMS of its pre-activations; for a recurrent layer, of its outputs.
         output: Its first output.
-        consumers: The layers that were given it, the innermost first.
+        consumers: The layers that received the output, the innermost first.
     """
 
     layer: Any
@@ -49,15 +49,15 @@ class LayerRole:
 
 
 def follow(model: Any, x: Any) -> dict[int, LayerRole]:
-    """Sees one forward pass as in training.
+    """Runs one forward pass as in training, and observes the layers.
 
     Args:
-        model: A Keras model that is built.
+        model: A built Keras model.
         x: A batch of its inputs.
 
     Returns:
-        What was seen of each layer that was reached outside of compiled functions, by its
-        `id`, in the order in which their calls ended.
+        The role of each layer by its `id`, in the order in which the calls ended. Layers that are
+        only called inside compiled functions are left out.
     """
     everything = list(flattened(model))
     seen: dict[int, LayerRole] = {}
@@ -71,7 +71,8 @@ def follow(model: Any, x: Any) -> dict[int, LayerRole]:
                 for source in made_by.get(id(tensor), ()):
                     source.consumers.append(layer)
             if id(layer) not in seen and eager(outputs):
-                # It holds the tensor: an `id` is that of one as long as it lives.
+                # The entry keeps the tensor alive, because another tensor could later get the same
+                # `id`.
                 entry = LayerRole(layer, output=tf.nest.flatten(outputs)[0])
                 seen[id(layer)] = entry
                 made_by.setdefault(id(entry.output), []).append(entry)
@@ -108,7 +109,7 @@ def follow(model: Any, x: Any) -> dict[int, LayerRole]:
 
 
 def _sources(output: Any, seen: dict[int, LayerRole]) -> Iterator[LayerRole]:
-    """Layers with a kernel that computed it, but for an activation."""
+    """Yields the layers with a kernel that computed the output, if need be before an activation."""
     for entry in seen.values():
         if entry.output is output and isinstance(entry.layer, kernel_start.KNOWN):
             yield entry
@@ -120,7 +121,7 @@ def _sources(output: Any, seen: dict[int, LayerRole]) -> Iterator[LayerRole]:
 
 
 def _projections(everything: Sequence[Any]) -> set[int]:
-    """`id` of the layers within attention that compute queries, keys and values."""
+    """Returns the `id` of each layer in attention that computes queries, keys or values."""
     return {
         id(projection(layer))
         for layer in everything
@@ -130,6 +131,7 @@ def _projections(everything: Sequence[Any]) -> set[int]:
 
 
 def _aim(entry: LayerRole, seen: dict[int, LayerRole], projections: set[int]) -> str:
+    """Returns the aim of a layer that is not the head of the model."""
     own = function(entry.layer)
     if own != "linear" or id(entry.layer) in projections:
         return own
@@ -140,7 +142,7 @@ def _aim(entry: LayerRole, seen: dict[int, LayerRole], projections: set[int]) ->
         first = following[0]
         if isinstance(first, ACTIVATION_LAYERS):
             return function(first)
-        # What is normalised need not be scaled, and is not changed.
+        # Pre-activations that are normalised next need no scaling.
         if first.weights or id(first) not in seen:
             break
         following = seen[id(first)].consumers
@@ -148,7 +150,7 @@ def _aim(entry: LayerRole, seen: dict[int, LayerRole], projections: set[int]) ->
 
 
 def function(layer: Any) -> str:
-    """Name of a layer's activation function."""
+    """Returns the name of a layer's activation function, in lower case."""
     activation = getattr(layer, "activation", None)
     if activation is None:
         return type(layer).__name__.lower() if isinstance(layer, ACTIVATION_LAYERS) else "linear"
@@ -156,12 +158,12 @@ def function(layer: Any) -> str:
 
 
 def eager(structure: Any) -> bool:
-    """Whether the first of the tensors holds numbers, and is not traced."""
+    """Returns whether the first tensor in a structure holds numbers rather than being symbolic."""
     tensors = [t for t in tf.nest.flatten(structure) if tf.is_tensor(t)]
     return bool(tensors) and holds_numbers(tensors[0])
 
 
 def rms(tensor: Any) -> float:
-    """NaN where it is not finite."""
+    """Returns the root mean square of a tensor; NaN if it is not finite."""
     value = math.sqrt(float(tf.reduce_mean(tf.math.square(tf.cast(tensor, tf.float64)))))
     return value if math.isfinite(value) else math.nan

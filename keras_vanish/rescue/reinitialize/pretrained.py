@@ -1,4 +1,4 @@
-"""Whether a layer's weights are those that its own initialisers give."""
+"""Tells whether a layer still has the weights that its initialisers gave it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_vanish.rescue.reinitialize.kernels import sides
 
 Array = npt.NDArray[Any]
 
-#: Attributes that hold a variable, and those with its initialiser.
+#: For each attribute with a variable, the attribute with its initialiser.
 _VARIABLES = {
     KERNEL: "kernel_initializer",
     "kernel": "kernel_initializer",
@@ -24,15 +24,15 @@ _VARIABLES = {
     "bias": "bias_initializer",
 }
 
-#: Standard deviations of the sample estimate that are still taken for chance.
+#: The number of standard deviations of a sample estimate that still count as chance.
 _CHANCE = 5.0
 
 
 def pretrained(model: Any) -> frozenset[str]:
-    """Names of the layers for which `looks_pretrained` holds, as `layer_paths` gives them.
+    """Returns the names of the layers that look pretrained, as `layer_paths` names them.
 
     Args:
-        model: A Keras model that is built, before it is trained.
+        model: A built Keras model that has not been trained by this run yet.
     """
     paths = layer_paths(model)
     return frozenset(
@@ -43,15 +43,15 @@ def pretrained(model: Any) -> frozenset[str]:
 
 
 def looks_pretrained(layer: Any) -> bool:
-    """Whether the layer's own weights differ from what its initialisers would give.
+    """Returns whether a layer's own weights differ from those that its initialisers would give.
 
-    Biases and constant kernels are compared with what the initialiser gives. Of a random
-    kernel it is the mean and the standard deviation, within what chance allows for its size,
-    for an orthogonal one whether it is orthogonal. A kernel that was trained so little that
-    these are the same is not told; neither is one of an initialiser that is not known.
+    Biases and constant kernels are compared with the value of the initialiser. An orthogonal kernel
+    is tested for orthogonality. For another random kernel, the mean and the standard deviation must
+    agree within what chance allows for its size. Kernels with an unknown initialiser, and kernels
+    that were trained too little to change these figures, are not recognised.
 
     Args:
-        layer: A layer that is built, before it is trained.
+        layer: A built layer that has not been trained by this run yet.
     """
     seen: set[int] = set()
     for attribute, initializer in _VARIABLES.items():
@@ -72,7 +72,7 @@ def looks_pretrained(layer: Any) -> bool:
 
 
 def _variable(layer: Any, attribute: str) -> Any:
-    """A floating-point variable that is trained, or None."""
+    """Returns the floating-point variable in an attribute of a layer, or None."""
     variable = vars(layer).get(attribute)
     if not hasattr(variable, "numpy") or not hasattr(variable, "assign"):
         return None
@@ -80,16 +80,16 @@ def _variable(layer: Any, attribute: str) -> Any:
 
 
 def _is_forget_bias(value: Array, made_by: Any) -> bool:
-    """Whether a bias is that of an LSTM with `unit_forget_bias`: ones for its forget gate."""
+    """Returns whether an LSTM bias is as `unit_forget_bias` makes it: ones for the forget gate."""
     units = value.shape[-1] // 4
     rest = np.concatenate([value[:units], value[2 * units :]])
     return bool(np.all(value[units : 2 * units] == 1)) and _as_made(rest, made_by)
 
 
 def _shapes(layer: Any, value: Array) -> list[tuple[int, ...]]:
-    """Shapes under which an initialiser may have been asked for a variable.
+    """Returns the shapes with which an initialiser may have been called for a variable.
 
-    Newer releases of Keras tell it which axes of an einsum's kernel are inputs.
+    Newer releases of Keras tell the initialiser which axes of an einsum kernel are inputs.
     """
     shapes = [value.shape]
     if getattr(layer, "equation", None) is not None and value.ndim > 1:
@@ -99,9 +99,10 @@ def _shapes(layer: Any, value: Array) -> list[tuple[int, ...]]:
 
 
 def _as_made(value: Array, initializer: Any) -> bool:
+    """Returns whether a value agrees with its initialiser, as far as can be told."""
     kind = type(initializer).__name__
     if not np.all(np.isfinite(value)):
-        return True  # That is broken, and not what anybody trained.
+        return True  # These weights are broken, not trained.
     if kind in ("Zeros", "Ones", "Constant"):
         constant = {"Zeros": 0.0, "Ones": 1.0}.get(kind, getattr(initializer, "value", 0.0))
         return bool(np.allclose(value, constant, rtol=1e-2, atol=1e-6))
@@ -115,7 +116,7 @@ def _as_made(value: Array, initializer: Any) -> bool:
         return True
     mean, spread, kurtosis = expected
     size = value.size
-    # Asymptotic standard deviations of a sample's mean, and of its standard deviation.
+    # Asymptotic standard deviations of the sample mean and of the sample standard deviation.
     mean_error = spread / math.sqrt(size)
     spread_error = spread * math.sqrt(max(kurtosis - 1, 0.05) / (4 * size))
     return bool(
@@ -132,8 +133,8 @@ def _is_orthogonal(value: Array, gain: float) -> bool:
 
 
 def _moments(shape: tuple[int, ...], initializer: Any) -> tuple[float, float, float] | None:
-    """Mean, standard deviation and kurtosis of what a random initialiser draws."""
-    # The standard deviation of a normal distribution that is cut at two of its own.
+    """Returns mean, standard deviation and kurtosis of a random initialiser; None if unknown."""
+    # The standard deviation of a standard normal distribution that is truncated at ±2.
     cut = 0.87962566103423978
     kind = type(initializer).__name__
     if kind == "RandomNormal":

@@ -1,4 +1,4 @@
-"""Weights with which a recurrent cell passes gradients through time, found from its input."""
+"""Finds weights with which a recurrent cell passes gradients through time."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ import tensorflow as tf
 Array = npt.NDArray[Any]
 layers = keras.layers
 
-#: Gates of each cell that is known, in the order in which they share a kernel. By name: Keras does
-#: not export that of ConvLSTM, and to make one would draw from the generator of seeds.
+#: The number of gates of each known cell. Gates share a kernel. Cells are matched by name, because
+#: Keras does not export the cell of ConvLSTM, and creating one would advance the seed generator.
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
 
-#: Spread over the batch of what a cell without gates adds up over all time steps. So small,
-#: tanh is nearly linear, and the state is still there at the end. Of a cell with gates, the least
-#: spread over batch and time: embeddings begin so small that its output would be next to nothing.
+#: For a cell without gates: the spread over the batch of the input's sum over all time steps. It is
+#: small enough that tanh stays nearly linear, and the state lasts to the end. For a cell with
+#: gates: the least spread over batch and time. Embeddings start so small that the output would
+#: otherwise be close to zero.
 INPUT_SPREAD = 0.25
 
 
 def known(cell: Any) -> bool:
-    """Whether `start` can set the weights of a cell."""
+    """Returns whether `start` can set the weights of a cell."""
     kind = type(cell)
     return kind.__name__ in _GATES and kind.__module__.startswith("keras.")
 
 
 def weights(cell: Any) -> list[Any]:
-    """Its trained kernels and bias."""
+    """Returns the trained kernels and the bias of a cell."""
     return [v for v in (cell.kernel, cell.recurrent_kernel, cell.bias) if v is not None]
 
 
 def start(cell: Any, sequences: tf.Tensor | None, steps: int, random: np.random.Generator) -> None:
     """Sets the weights of a cell.
 
-    - The recurrent kernel is orthogonal, gate by gate, so that what it hands on neither grows
-      nor fades (Saxe et al. 2014; for convolutions over the whole kernel). With ReLU it
-      hands each unit's state to the next one: what is not negative passes unchanged, as
-      through the identity (Le, Jaitly & Hinton 2015), but inputs of different time steps do
-      not add up in the same unit.
-    - The memory of gated cells lasts for 1 to `steps` time steps, differently from unit to
-      unit: chrono initialisation (Tallec & Ollivier 2018). An LSTM's forget gate gets the
-      bias log(u), u uniform in [1, steps - 1], its input gate minus that; of a GRU it is the
-      update gate, which keeps where it is open.
-    - The input kernel is drawn as Glorot & Bengio (2010) say. Without gates it is scaled so
-      that what it adds up over time spreads by `INPUT_SPREAD` over the batch, and centred; with
-      gates it is made larger where the pre-activations spread by less than that.
+    - The recurrent kernel is orthogonal, gate by gate, so that a state neither grows nor fades
+      (Saxe et al. 2014; for convolutions over the whole kernel). With ReLU, the kernel instead
+      passes each unit's state to the next unit. Non-negative values pass unchanged, as through the
+      identity (Le, Jaitly & Hinton 2015), but inputs of different time steps do not add up in the
+      same unit.
+    - The memory of a gated cell lasts between 1 and `steps` time steps, depending on the unit. This
+      is chrono initialisation (Tallec & Ollivier 2018). The forget gate of an LSTM gets the bias
+      log(u), with u uniform in [1, steps - 1], and the input gate gets minus that. In a GRU, the
+      update gate gets log(u), because it keeps the state while it is open.
+    - The input kernel is drawn as Glorot & Bengio (2010) propose. Without gates, it is scaled so
+      that the sum of its outputs over time has a spread of `INPUT_SPREAD` over the batch, and the
+      sum is centred. With gates, it is enlarged if the pre-activations spread less than that.
 
     Args:
-        cell: For which `known` holds.
-        sequences: What the cell is given, of shape `[batch, time, ...]`. None where that is
-            not known.
-        steps: How many time steps the sequences have.
-        random: Where the draws come from.
+        cell: A cell for which `known` returns True.
+        sequences: The inputs of the cell, of shape `[batch, time, ...]`; None if unknown.
+        steps: The number of time steps of the sequences.
+        random: The generator of the random draws.
     """
     gates = _GATES[type(cell).__name__]
     recurrent = _gate_by_gate(tuple(cell.recurrent_kernel.shape), gates, random)
@@ -88,7 +88,7 @@ def start(cell: Any, sequences: tf.Tensor | None, steps: int, random: np.random.
 
 
 def _fitted(sequences: tf.Tensor, kernel: Array) -> tuple[float, Array]:
-    """What the kernel is to be multiplied by, and the mean pre-activation with the kernel."""
+    """Returns the factor for the kernel, and the mean pre-activations with the present kernel."""
     by_unit = _by_unit(sequences, kernel)
     centre = tf.reduce_mean(by_unit, [0, 1])
     by_time = tf.reduce_mean(tf.math.square(by_unit - centre), [0, 2])
@@ -99,12 +99,12 @@ def _fitted(sequences: tf.Tensor, kernel: Array) -> tuple[float, Array]:
 
 
 def _by_unit(sequences: tf.Tensor, kernel: Array) -> tf.Tensor:
-    """What the input adds to the pre-activations: float32 of shape `[batch, time, units]`."""
+    """Returns the input's part of the pre-activations: float32 of shape `[batch, time, units]`."""
     return tf.tensordot(tf.cast(sequences, tf.float32), tf.constant(kernel, tf.float32), 1)
 
 
 def _louder(sequences: tf.Tensor, kernel: Array) -> float:
-    """What the kernel is to be multiplied by for pre-activations that spread enough, at least 1."""
+    """Returns the factor, at least 1, that gives the pre-activations enough spread."""
     by_unit = _by_unit(sequences, kernel)
     spread = math.sqrt(float(tf.reduce_mean(tf.math.reduce_variance(by_unit, [0, 1]))))
     if not math.isfinite(spread) or spread < 1e-6:
@@ -124,15 +124,15 @@ def _glorot(shape: tuple[int, ...], gates: int, random: np.random.Generator) -> 
 
 
 def orthogonal(shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """Orthonormal columns, or rows where these are fewer (Saxe et al. 2014).
+    """Returns a matrix with orthonormal columns, or rows if these are fewer (Saxe et al. 2014).
 
     Args:
-        shape: Of the result; all but the last axis are the rows.
-        random: Where the draws come from.
+        shape: The shape of the result. All axes but the last count as rows.
+        random: The generator of the random draws.
 
     Returns:
-        A float64 array. Where both sides are above 2048, entries are independent and normal,
-        with columns of length 1 on average: almost orthogonal, and not slow.
+        A float64 array. If both sides exceed 2048, its entries are independent and normal, with
+        columns of length 1 on average. Such a matrix is almost orthogonal and much faster to draw.
     """
     rows, columns = math.prod(shape[:-1]), shape[-1]
     drawn = random.standard_normal((max(rows, columns), min(rows, columns)))

@@ -1,8 +1,8 @@
-"""New weights for a network that cannot learn, found from one batch of its inputs.
+"""Finds new weights for a network that cannot learn, from one batch of its inputs.
 
-In one forward pass each layer sets its own weights from what it is given, and then computes
-its output with them: layers further on see what they will see in training (Mishkin & Matas
-2016, "All you need is a good init").
+In one forward pass, each layer sets its own weights from its inputs, and then computes its output
+with them. So later layers see the inputs that they will see in training (Mishkin & Matas 2016, "All
+you need is a good init").
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ layers = keras.layers
 
 @dataclass(frozen=True)
 class Touched:
-    """A layer that got new weights.
+    """A layer that received new weights.
 
     Attributes:
-        name: As `keras_vanish.capture.tensorflow.layers.layer_paths` gives it.
-        aim: What its weights were made for, such as `sigmoid` or `head`.
-        before: RMS of its pre-activations over the batch, with the old weights everywhere; of
-            a recurrent layer that of its outputs. NaN where it is not finite or not known.
-        after: The same with the new weights everywhere.
+        name: The name that `keras_vanish.capture.tensorflow.layers.layer_paths` gives the layer.
+        aim: The purpose of the new weights, such as `sigmoid` or `head`.
+        before: The RMS of its pre-activations over the batch with the old weights in all layers;
+            for a recurrent layer, the RMS of its outputs. NaN if not finite or unknown.
+        after: The same with the new weights in all layers.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Touched:
 
 @dataclass(frozen=True)
 class Reinitialized:
-    """What `reinitialize` did.
+    """The result of `reinitialize`.
 
     Attributes:
-        touched: Layers with new weights, in the order of the forward pass.
-        left_alone: Names of layers that have weights and kept them, each with the reason.
-        whole: Whether no layer with a kernel was left alone: frozen, protected or of a kind that
-            is not known.
-        variables: `id` of each variable that was assigned.
+        touched: The layers with new weights, in the order of the forward pass.
+        left_alone: The reason for each layer that has weights and kept them, by name.
+        whole: Whether every layer with a kernel received new weights. Frozen, protected and unknown
+            layers keep theirs.
+        variables: The `id` of each variable that was assigned.
     """
 
     touched: tuple[Touched, ...]
@@ -70,24 +70,26 @@ class Reinitialized:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the layers that were touched."""
+        """The names of the layers that received new weights."""
         return tuple(layer.name for layer in self.touched)
 
 
 def reinitialize(model: Any, x: Any, protect: Collection[Any] = (), seed: int = 0) -> Reinitialized:
-    """Sets the weights of a model in place so that gradients reach all of it.
+    """Sets the weights of a model in place, so that gradients reach every layer.
 
     Args:
         model: A built Keras model.
         x: One batch of inputs, as `model.fit` passes them to the model.
-        protect: Layers, or names of layers, that are left alone with all that is in them.
-        seed: Of the draws.
+        protect: Layers, or names of layers, that keep all their weights, including those of layers
+            inside.
+        seed: The seed of the random draws.
 
     Returns:
-        What was done.
+        The layers that received new weights, and those that kept theirs.
 
     Raises:
-        ValueError: If the model is not built, or `protect` names a layer that it has not.
+        ValueError: If the model is not built, `protect` is a string, or `protect` names a layer
+            that the model does not have.
     """
     if not model.built:
         raise ValueError(
@@ -100,7 +102,7 @@ def reinitialize(model: Any, x: Any, protect: Collection[Any] = (), seed: int = 
     assigned: frozenset[int] = frozenset()
     try:
         seen = follow(model, x)
-        for variable, value in values:  # Such as seeds.
+        for variable, value in values:  # The pass may have changed some, such as seeds.
             variable.assign(value)
         adjusting = _Adjusting(model, guarded, seen, seed)
         adjusting.run(x)
@@ -113,7 +115,7 @@ def reinitialize(model: Any, x: Any, protect: Collection[Any] = (), seed: int = 
 
 
 def _guarded(model: Any, protect: Collection[Any]) -> frozenset[int]:
-    """`id` of each layer that is protected, by itself or by what it is in."""
+    """Returns the `id` of each protected layer and of each layer inside one."""
     if isinstance(protect, str):
         raise ValueError(
             f"`protect` is a collection of layers or of their names. Received: {protect!r}. "
@@ -139,10 +141,10 @@ def _guarded(model: Any, protect: Collection[Any]) -> frozenset[int]:
 
 
 class _Adjusting:
-    """The forward pass in which layers set their weights.
+    """The forward pass in which the layers set their weights.
 
     Attributes:
-        variables: `id` of each that was assigned.
+        variables: The `id` of each variable that was assigned.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class _Adjusting:
         self._touched: list[Touched] = []
         self._left_alone: dict[str, str] = {}
         branches = sum(entry.aim == "branch" for entry in seen.values())
-        # What all of them add has about the spread of what they are added to.
+        # Together, all branches add about the spread of the tensor to which they are added.
         self._share = 1 / math.sqrt(max(1, branches))
         self._attention = {
             id(key_projection(layer)): layer
@@ -166,6 +168,7 @@ class _Adjusting:
         }
 
     def run(self, x: Any) -> None:
+        """Runs the forward pass on a batch of inputs."""
         with given_back(self._layers):
             for layer in self._layers[1:]:
                 call = layer.call
@@ -178,6 +181,7 @@ class _Adjusting:
             self._model(x, training=True)
 
     def result(self) -> Reinitialized:
+        """Returns the layers that received new weights, and those that kept theirs."""
         reasons = dict(self._left_alone)
         touched = {layer.name for layer in self._touched}
         for layer in self._layers[1:]:
@@ -192,7 +196,7 @@ class _Adjusting:
     def _first_set(
         self, layer: Any, call: Callable[..., Any], set_weights: Callable[..., None]
     ) -> Callable[..., Any]:
-        """A call that sets the layer's weights first, once."""
+        """Returns a call that sets the layer's weights first, once."""
 
         def calling(*args: Any, **kwargs: Any) -> Any:
             if id(layer) not in self._done and eager((args, kwargs)):
@@ -223,10 +227,10 @@ class _Adjusting:
         self._touch(layer, aim, [*kernels, layer.bias], rms(compute()))
 
     def _query_of(self, layer: Any) -> Any:
-        """The query's kernel, where the layer computes the keys of self-attention.
+        """Returns the query kernel if the layer computes keys of self-attention; otherwise None.
 
-        With the same for both a token attends to itself first, and tokens stay distinct
-        (Trockman & Kolter 2023).
+        With equal kernels, a token attends to itself first, and tokens stay distinct (Trockman &
+        Kolter 2023).
         """
         attention = self._attention.get(id(layer))
         if attention is None:
@@ -239,7 +243,7 @@ class _Adjusting:
         sequences = kwargs.get("sequences", args[0] if args else None)
         steps = int(sequences.shape[1])
         touched: list[Any] = []
-        # What the second of stacked cells is given exists within the loop only.
+        # Only the loop computes the inputs of the second of several stacked cells.
         for number, cell in enumerate(getattr(layer.cell, "cells", [layer.cell])):
             if not recurrent_start.known(cell):
                 reason = "its kind of cell is not known"
@@ -257,7 +261,7 @@ class _Adjusting:
             self._touch(layer, "recurrent", touched, rms(tf.nest.flatten(outputs)[0]))
 
     def _reason(self, layer: Any, kernels: Sequence[Any]) -> str:
-        """Why a layer is left alone; empty if it is not."""
+        """Returns why a layer keeps its weights; empty if it does not."""
         if id(layer) in self._guarded:
             return "protected"
         if not layer.trainable or not all(v.trainable for v in kernels):
@@ -277,7 +281,7 @@ class _Adjusting:
 
 
 def _at_once(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
-    """A `TimeDistributed` whose layer is first given all time steps at once."""
+    """Returns a call of `TimeDistributed` that first gives its layer all time steps at once."""
 
     def calling(inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if eager(inputs):

@@ -1,4 +1,4 @@
-"""The samples of a batch that the probe is given."""
+"""Takes the samples of a batch that the probe uses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from keras_vanish.capture.tensorflow.private_names import flattened
 
 
 def first_samples(model: Any, data: Any, samples: int) -> tuple[Any, Any, Any, Any]:
-    """Takes the first samples of a batch; the whole batch for a stateful model.
+    """Returns the first samples of a batch. A stateful model gets the whole batch.
 
     Args:
         model: A Keras model.
-        data: What `train_step` was given: `x`, `(x, y)` or `(x, y, sample_weight)`.
-        samples: The number of samples to take, at most.
+        data: The data that `train_step` received: `x`, `(x, y)` or `(x, y, sample_weight)`.
+        samples: The largest number of samples to take.
 
     Returns:
         `x`, `y` and `sample_weight` of these samples, and their share of the batch.
 
     Raises:
-        TypeError: If the batch contains what cannot be sliced.
+        TypeError: If a part of the batch cannot be sliced.
     """
     parts = keras.utils.unpack_x_y_sample_weight(data)
     tensors = [t for t in tf.nest.flatten(parts) if t is not None]
@@ -46,7 +46,7 @@ def first_samples(model: Any, data: Any, samples: int) -> tuple[Any, Any, Any, A
 
 
 def number_of_samples(tensors: Any) -> Any:
-    """Gives the number of samples of a batch: an int, or a tensor where it is unknown yet."""
+    """Returns the number of samples of a batch: an int, or a tensor if it is not known yet."""
     first = tf.nest.flatten(tensors)[0]
     if first.shape[0] is not None:
         return first.shape[0]
@@ -54,12 +54,15 @@ def number_of_samples(tensors: Any) -> Any:
 
 
 def rolled(x: Any) -> Any:
-    """Gives each sample the input of the sample before it, and the first that of the last."""
+    """Returns the inputs shifted by one: each sample gets the input of the one before it.
+
+    The first sample gets the input of the last one.
+    """
     return tf.nest.map_structure(lambda tensor: tf.concat([tensor[-1:], tensor[:-1]], 0), x)
 
 
 def without_size(tensor: tf.Tensor) -> bool:
-    """Tells whether the length of the first axis of a tensor is unknown while it is traced."""
+    """Returns whether the length of a tensor's first axis is unknown during tracing."""
     return tensor.shape.rank is not None and tensor.shape[0] is None
 
 

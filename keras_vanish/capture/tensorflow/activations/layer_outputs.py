@@ -1,4 +1,4 @@
-"""What the layers of a model compute in one forward pass."""
+"""Collects the outputs of a model's layers in one forward pass."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _ATTENTION = (*PROJECTED_ATTENTION, layers.Attention)  # AdditiveAttention is on
 
 @dataclass
 class LayerOutput:
-    """What one layer computed in its first call.
+    """The outputs of one layer in its first call.
 
     Attributes:
         name: The name that `keras_vanish.capture.tensorflow.layers` gives the layer.
         layer: The Keras layer.
-        outputs: The floating-point tensors that it returned.
-        function: Its activation function; None without one.
+        outputs: The floating-point tensors that the layer returned.
+        function: The layer's activation function; None without one.
         before: The input of the activation function.
         after: The output of the activation function.
-        attention: Attention weights, a mask that broadcasts to them or None, and the
-            number of axes of keys.
+        attention: The attention weights, a mask that broadcasts to them or None, and the number of
+            axes of keys.
         through: A recurrent layer's pass over its sequences.
     """
 
@@ -64,15 +64,15 @@ class LayerOutput:
 
 @contextlib.contextmanager
 def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]]:
-    """Within this context, a call of `model` fills a list with one entry a layer.
+    """Returns a context in which a call of `model` fills a list with one entry for each layer.
 
-    The list has layers with weights of their own, activations, attention and recurrent layers.
-    Attention and recurrent layers count as one layer each, whatever they are made of. A layer whose
-    output exists only in the body of a loop is left out. After the context, every layer is as it
+    The list contains layers with weights of their own, activations, attention and recurrent layers.
+    An attention or recurrent layer is a single entry, whatever layers it contains. A layer whose
+    output only exists in the body of a loop is left out. After the context, every layer is as it
     was before.
 
     Args:
-        model: A Keras model that is built.
+        model: A built Keras model.
         tape: Watches the outputs.
     """
     everything = [model, *flattened(model)]
@@ -84,7 +84,7 @@ def intercepted(model: Any, tape: tf.GradientTape) -> Iterator[list[LayerOutput]
 
 
 def _watched(model: Any) -> Iterator[tuple[str, Any]]:
-    """Gives the layers that are to be seen, and their names."""
+    """Yields the name and the layer of each layer to watch."""
     paths = layer_paths(model)
     visited = {id(model)}
 
@@ -98,7 +98,7 @@ def _watched(model: Any) -> Iterator[tuple[str, Any]]:
                 yield name, child
                 continue
             if isinstance(child, layers.TimeDistributed):
-                # What it wraps runs in a loop.
+                # The wrapped layer runs in a loop.
                 yield (paths[id(child.layer)] if _own_weights(child.layer) else name), child
                 continue
             inside = child is getattr(layer, "activation", None)
@@ -119,7 +119,7 @@ def _own_weights(layer: Any) -> bool:
 
 
 class _Pass:
-    """Replaces methods of layers by ones that note what goes through them."""
+    """Replaces methods of layers by wrappers that record their inputs and outputs."""
 
     def __init__(self, tape: tf.GradientTape) -> None:
         self.seen: list[LayerOutput] = []
@@ -127,6 +127,7 @@ class _Pass:
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
     def watch(self, name: str, layer: Any) -> None:
+        """Replaces the methods of a layer that compute what `LayerOutput` holds."""
         seen = LayerOutput(name, layer)
         attributes = vars(layer)
         attributes["call"] = self._call(layer.call, seen)
@@ -143,7 +144,7 @@ class _Pass:
             seen.function = layer
 
     def _here(self, tensor: Any) -> bool:
-        """Tells whether a floating-point tensor can be used outside of the loops of the model."""
+        """Returns whether a value is a floating-point tensor outside of the model's loops."""
         if not tf.is_tensor(tensor) or not isinstance(tensor, tf.Tensor):
             return False
         graph = None if holds_numbers(tensor) else tensor.graph
@@ -168,7 +169,7 @@ class _Pass:
     def _activation(self, activation: Callable[..., Any], seen: LayerOutput) -> Callable[..., Any]:
         def noting(x: Any, *args: Any, **kwargs: Any) -> Any:
             if seen.before is None and self._here(x):
-                # The loss may be computed from it, past what the function gives.
+                # The loss may be computed from this input, without the output of the function.
                 self._tape.watch(x)
                 seen.before = x
                 seen.after = activation(x, *args, **kwargs)
@@ -214,7 +215,7 @@ class _Pass:
                     mask = tf.cast(mask, tf.bool)
                     mask = mask[:, tf.newaxis] if mask.shape.rank == 2 else mask
                     logits = tf.where(mask, logits, tf.float32.min / 2)
-                # What the layer returns has been through its dropout.
+                # The weights that the layer returns have passed through its dropout.
                 seen.attention = (tf.nn.softmax(logits), mask, 1)
             return apply_scores(scores, value, scores_mask=scores_mask, training=training)
 

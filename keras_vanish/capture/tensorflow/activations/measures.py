@@ -1,4 +1,4 @@
-"""Rows of numbers about the outputs of layers and their gradients."""
+"""Computes the statistics of layers' outputs and of their gradients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keras_vanish.capture.tensorflow.activations import recurrent, units
 from keras_vanish.capture.tensorflow.activations.layer_outputs import LayerOutput
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 
-# The float64 sums and counts of a layer. `table` makes `ACTIVATION_COLUMNS` of the rows of all
-# layers at once. A new column is one more name here, one line in `measures` and one in `table`.
+# The float64 sums and counts of a layer. `table` computes `ACTIVATION_COLUMNS` from the rows of all
+# layers at once. A new column needs a name here, a line in `measures` and a line in `table`.
 _RAW = (
     "size",
     *("gradient_squares", "gradient_finite", "gradient_entries"),
@@ -24,16 +24,16 @@ _RAW = (
 )
 
 
-#: The row of a layer that was not seen: nothing is known.
+#: The row of a layer that was not called: everything is unknown.
 UNKNOWN = [math.nan] * len(_RAW)
 
 
 def measures(seen: LayerOutput, gradients: list[Any]) -> list[Any]:
-    """Gives the row of a layer: sums and counts of which `table` makes columns.
+    """Returns the row of a layer: sums and counts from which `table` computes columns.
 
     Args:
-        seen: What the layer computed.
-        gradients: The gradients with respect to its outputs that the loss depends on.
+        seen: The outputs of the layer.
+        gradients: The gradients with respect to the outputs that the loss depends on.
     """
     row: dict[str, Any] = dict.fromkeys(_RAW, math.nan)
     row["size"] = _size(seen.outputs)
@@ -56,7 +56,7 @@ def measures(seen: LayerOutput, gradients: list[Any]) -> list[Any]:
 
 
 def _size(tensors: list[Any]) -> Any:
-    """Gives the number of entries that several tensors have for one sample of a batch."""
+    """Returns the number of entries that several tensors have for one sample of a batch."""
     shapes = [tf.shape(tensor) for tensor in tensors]
     return tf.add_n([tf.reduce_prod(shape[1:]) for shape in shapes])
 
@@ -65,15 +65,15 @@ def _sums(of: str, tensors: list[Any]) -> dict[str, Any]:
     """Sums the squares of the finite entries of several tensors, and counts entries.
 
     Args:
-        of: What the names of the sums begin with.
-        tensors: The tensors; nothing is known of none.
+        of: The prefix of the names of the sums.
+        tensors: The tensors. Without any, the result is empty.
     """
     if not tensors:
         return {}
     flat = [tf.reshape(tf.convert_to_tensor(tensor), [-1]) for tensor in tensors]
     x = flat[0] if len(flat) == 1 else tf.concat([tf.cast(t, tf.float32) for t in flat], 0)
     finite = tf.math.is_finite(x)
-    # In float64 no square of a float32 leaves the range.
+    # In float64, the square of a float32 never overflows or underflows.
     safe = tf.cast(tf.where(finite, x, tf.zeros_like(x)), tf.float64)
     squares = tf.reduce_sum(tf.square(safe))
     return {
@@ -84,7 +84,11 @@ def _sums(of: str, tensors: list[Any]) -> dict[str, Any]:
 
 
 def table(rows: list[list[Any]]) -> tf.Tensor:
-    """Makes a float32 tensor of shape `[layers, len(ACTIVATION_COLUMNS)]` of the rows of layers."""
+    """Returns a float32 tensor of shape `[layers, len(ACTIVATION_COLUMNS)]`.
+
+    Args:
+        rows: The row of each layer, from `measures`.
+    """
     flat = [tf.cast(value, tf.float64) for row in rows for value in row]
     raw = tf.reshape(tf.stack(flat), [len(rows), len(_RAW)])
     value = dict(zip(_RAW, tf.unstack(raw, axis=1)))
@@ -115,18 +119,18 @@ def measured(
     loss: tf.Tensor,
     factor: tf.Tensor | None,
 ) -> tf.Tensor:
-    """Measures what one forward pass computed, and the gradients of its loss.
+    """Measures the outputs of one forward pass, and the gradients of its loss.
 
     Args:
-        seen: What each layer computed.
-        layers: The layers that get a row, in order. The row of one that was not seen is NaN.
+        seen: The outputs of each layer.
+        layers: The layers that get a row, in order. The row of a layer that was not called is NaN.
         loops: The recurrent layers that get a profile, and the number of time steps of each.
-        tape: What the forward pass was recorded on.
+        tape: The tape that recorded the forward pass.
         loss: The scaled loss.
-        factor: What the loss was multiplied by; None for nothing.
+        factor: The factor that scaled the loss; None without one.
 
     Returns:
-        A float32 vector: `[layers, len(ACTIVATION_COLUMNS)]` numbers, and then the profiles.
+        A float32 vector: `layers * len(ACTIVATION_COLUMNS)` numbers, followed by the profiles.
     """
     sources = {
         "outputs": [entry.outputs for entry in seen],
@@ -142,7 +146,7 @@ def measured(
             rows.append(UNKNOWN)
             continue
         reaching = [g for g in gradients["outputs"][i] if g is not None]
-        # A loss that is computed from logits goes past the function that gives the output.
+        # A loss that is computed from logits does not use the output of the activation function.
         reaching = reaching or [g for g in gradients["before"][i] if g is not None]
         rows.append(measures(seen[i], reaching))
     for layer, steps in loops:

@@ -32,10 +32,10 @@ from keras_vanish.capture.tensorflow.private_names import (
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
 
-#: The number of samples of a batch that are probed, at most.
+#: The largest number of samples of a batch that are probed.
 SAMPLES = 32
 
-#: The number of time steps of a recurrent layer that are kept: the last ones.
+#: The largest number of time steps of a recurrent layer that are kept. They are the last ones.
 LONGEST = 1024
 
 # The number of losses at the beginning of the vector.
@@ -47,9 +47,9 @@ class ActivationInfo:
     """A layer whose output is measured.
 
     Attributes:
-        name: The name that `keras_vanish.capture.tensorflow.layers` gives it.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives the layer.
         kind: The class of the layer, such as `Dense`.
-        units: The length of the last axis of its output; 0 if that is unknown.
+        units: The length of the last axis of the layer's output; 0 if unknown.
     """
 
     name: str
@@ -62,8 +62,8 @@ class RecurrentInfo:
     """A recurrent layer that is measured through time.
 
     Attributes:
-        name: The name that `keras_vanish.capture.tensorflow.layers` gives it.
-        steps: The number of time steps that are kept, at most.
+        name: The name that `keras_vanish.capture.tensorflow.layers` gives the layer.
+        steps: The largest number of time steps that are kept.
     """
 
     name: str
@@ -71,18 +71,19 @@ class RecurrentInfo:
 
 
 class Probe:
-    """Adds the probe to a train step while the step is traced, and reads its results.
+    """Adds the probe to a train step during tracing, and reads its results.
 
     Args:
         model: A compiled Keras model.
-        samples: The number of samples of a batch that are probed, at most. A model with a stateful
-            recurrent layer is given the whole batch.
+        samples: The largest number of samples of a batch that are probed. A model with a stateful
+            recurrent layer gets the whole batch.
         xla: Whether XLA compiles the train step.
 
     Attributes:
-        activations: The layers whose outputs are measured, in the order of the forward
-            pass. The list is empty before the first trace, as is `recurrent`.
-        recurrent: The layers that are measured through time, in the same order.
+        activations: The layers whose outputs are measured, in the order of the forward pass; empty
+            before the first trace.
+        recurrent: The layers that are measured through time, in the same order; empty before the
+            first trace.
         size: The length of the vector that `trace` returns.
     """
 
@@ -109,21 +110,21 @@ class Probe:
         """Probes a batch, in the graph that is being traced or eagerly.
 
         Args:
-            data: What `train_step` was given: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            data: The data that `train_step` received: `x`, `(x, y)` or `(x, y, sample_weight)`.
 
         Returns:
             A float32 vector of length `size`, which the first trace fixes. Values that a later
-            trace does not see are NaN.
+            trace does not measure are NaN.
 
         Raises:
             TypeError: If a part of the batch cannot be sliced.
-            ValueError: If no layer was seen, or if one more run of the model would change the
+            ValueError: If no layer was called, or if one more run of the model would change the
                 training.
         """
-        # A separate graph can be checked before it becomes a part of the step.
+        # A separate graph can be checked before it becomes part of the step.
         function = self._function
         if not tf.executing_eagerly():
-            # When a step is traced anew, the model may have changed.
+            # The model may have changed since the last trace of the step.
             function = tf.function(self._probe, autograph=False)
         probe = function.get_concrete_function(data)
         if probe not in self._pure:
@@ -133,10 +134,10 @@ class Probe:
         return function(data)
 
     def _refuse_fixed_batch(self, data: Any) -> None:
-        """Traces the forward pass on fewer samples, where the size of the batch is unknown.
+        """Traces the forward pass on fewer samples if the size of the batch is unknown.
 
-        A model that reshapes to a fixed batch size would fail in the middle of the training,
-        because the probe gives it fewer samples.
+        A model that reshapes to a fixed batch size would otherwise fail during the training,
+        because the probe uses fewer samples.
         """
         tensors = tf.nest.flatten(keras.utils.unpack_x_y_sample_weight(data))
         if not all(t is None or (isinstance(t, tf.Tensor) and without_size(t)) for t in tensors):
@@ -160,7 +161,7 @@ class Probe:
         x, y, weight, share = first_samples(self._model, data, self._samples)
         scale = _loss_scale(self._model.optimizer)
         variables = self._model.variables
-        # Keras's regularizers know only what is in the mapping of the scope.
+        # Keras's regularizers only see the variables in the mapping of the scope.
         values = [tf.convert_to_tensor(variable.value) for variable in variables]
         if self._xla:
             given = tf.nest.flatten((x, y, weight, scale), expand_composites=True)
@@ -196,7 +197,7 @@ class Probe:
         arguments = {"training": True} if takes_training(model) else {}
         y_pred = model(x, **arguments)
         compute = model.compute_loss
-        # A method that overrides the one of Keras need not take `training`.
+        # A method that overrides Keras's own may lack the argument `training`.
         asked = "training" in inspect.signature(compute).parameters
         loss = compute(x, y, y_pred, weight, **({"training": True} if asked else {}))
         return loss_for_all_replicas(loss)
@@ -222,14 +223,14 @@ class Probe:
         self._loops = [(entry.layer, info.steps) for entry, info in zip(loops, self.recurrent)]
 
     def parse(self, vector: np.ndarray) -> Probed:
-        """Reads what `trace` returned.
+        """Returns the record of a vector that `trace` returned.
 
         Args:
             vector: A float32 array of shape `[size]`.
 
         Returns:
-            The record. In the profiles, a time step that no sample had is NaN, and Inf stands where
-            an entry of the gradient was NaN or Inf.
+            The record. In the profiles, NaN marks a time step that no sample had, and Inf a step at
+            which an entry of the gradient was NaN or Inf.
         """
         rows = _LOSSES + len(ACTIVATION_COLUMNS) * len(self.activations)
         profiles = {}
@@ -237,7 +238,7 @@ class Probe:
         for info in self.recurrent:
             profile = vector[start : start + info.steps]
             start += info.steps
-            # Time steps that no sample of the batch had.
+            # Leading time steps that no sample of the batch had are dropped.
             there = np.flatnonzero(~np.isnan(profile))
             profiles[info.name] = profile[there[0] :] if there.size else profile
         return Probed(
@@ -250,9 +251,10 @@ class Probe:
 
 
 def _loss_scale(optimizer: Any) -> Any:
-    """Gives what training multiplies its loss by; None for nothing.
+    """Returns the factor by which training scales its loss; None without one.
 
-    Without this factor, half-precision gradients that training sees would be zero.
+    Without this factor, half-precision gradients that are not zero in the training would be zero
+    here.
     """
     if optimizer is None:
         return None

@@ -1,4 +1,4 @@
-"""Gradients with respect to what a recurrent layer hands from one time step to the next.
+"""Computes gradients with respect to the states that a recurrent layer passes through time.
 
 A tensor of zeros is added to the states at every time step. The gradient with respect to these
 zeros is dL/dh_t, for all t at once and for any cell that a Keras loop runs.
@@ -37,30 +37,29 @@ class Through:
 
 
 def loops(layer: Any) -> bool:
-    """Tells whether a layer is a recurrent one that runs Keras's own loop over time."""
+    """Returns whether a layer is recurrent and runs Keras's own loop over time."""
     return isinstance(layer, keras.layers.RNN) and type(layer).inner_loop in _LOOPS
 
 
 def run(
     layer: Any, tape: tf.GradientTape, sequences: Any, initial_state: Any, mask: Any, training: Any
 ) -> tuple[Any, Through]:
-    """Does what `layer.inner_loop` does, with zeros added to what its cell hands on.
+    """Does the same as `layer.inner_loop`, with zeros added to the states of its cell.
 
-    The cell hands on every state. Where its output is none of the states, it hands on the output as
-    well.
+    If the output of the cell is none of its states, zeros are added to the output as well.
 
     Args:
-        layer: A recurrent layer for which `loops` holds.
+        layer: A recurrent layer for which `loops` returns True.
         tape: Watches the zeros.
-        sequences: The inputs that `inner_loop` is called with.
+        sequences: The inputs that `inner_loop` received.
         initial_state: A tensor for each state, possibly nested.
         mask: None, or a bool tensor of shape `[batch, time]` or `[batch, time, 1]`.
         training: Whether the cell runs as in training.
 
     Returns:
-        What `inner_loop` returns, and what `profile` needs.
+        The results of `inner_loop`, and the pass for `profile`.
     """
-    # The function is long because its inner functions share the sizes of what the cell hands on.
+    # The function is long because its inner functions share the sizes of the states.
     arguments = {}
     if takes_training(layer.cell):
         arguments["training"] = training
@@ -71,7 +70,7 @@ def run(
         output, after = layer.cell(inputs, before, **arguments)
         return output, after if tf.nest.is_nested(after) else [after]
 
-    # Called once to see what it emits: nothing consumes these operations.
+    # This call only shows the cell's outputs. Nothing consumes its operations.
     emitted, handed = cell(sequences[:, 0], initial_state)
     changed = [*tf.nest.flatten(handed)]
     if not any(state is emitted for state in changed):
@@ -87,7 +86,7 @@ def run(
     )
     zeros = tf.zeros([batch, steps, sum(sizes)], sequences.dtype)
     tape.watch(zeros)
-    # Keras' loop takes nested inputs of a known length only.
+    # Keras's loop only accepts nested inputs of a known length.
     inputs = tf.concat([tf.reshape(sequences, [batch, steps, width]), zeros], 2)
 
     def add(tensor: tf.Tensor, zero: tf.Tensor) -> tf.Tensor:
@@ -125,15 +124,15 @@ def run(
 
 
 def profile(through: Through, gradient: tf.Tensor | None, width: int) -> tf.Tensor:
-    """Computes the RMS of dL/dh_t over time, in the order in which the layer goes through it.
+    """Returns the RMS of dL/dh_t over time, in the order in which the layer processes it.
 
-    The RMS at a time step is taken over the samples and over all entries of what the cell hands on:
-    h and c of an LSTM, the states of all stacked cells. The gradient is the one with respect to
-    the states as the next step is given them. So dL/dc_t of an LSTM does not contain what c_t does
-    through h_t, which is a state of its own.
+    The RMS at a time step is taken over the samples and over all entries of the states: h and c of
+    an LSTM, and the states of all stacked cells. The gradient is the one with respect to the states
+    as the next step receives them. So dL/dc_t of an LSTM does not contain the effect of c_t through
+    h_t, which is a state of its own.
 
     Samples are aligned at their ends. The last entry belongs to the last time step of each sample,
-    the entry before to the time step before. Masked steps do not count.
+    and the entry before to the time step before. Masked steps do not count.
 
     Args:
         through: The pass of the layer.
@@ -142,12 +141,12 @@ def profile(through: Through, gradient: tf.Tensor | None, width: int) -> tf.Tens
         width: The number of time steps that are kept: the last ones.
 
     Returns:
-        A float32 tensor of shape `[width]`. NaN where no sample has such a time step, Inf
-        where an entry of the gradient is NaN or Inf.
+        A float32 tensor of shape `[width]`. An entry is NaN if no sample has such a time step, and
+        Inf if an entry of the gradient is NaN or Inf.
     """
     if gradient is None:
         return tf.fill([width], math.nan)
-    # In float64 no square of a float32 leaves the range.
+    # In float64, the square of a float32 never overflows or underflows.
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float64)
     finite = tf.reduce_all(tf.math.is_finite(gradient), 2)
     squares = tf.reduce_mean(tf.square(gradient), 2)
@@ -158,7 +157,7 @@ def profile(through: Through, gradient: tf.Tensor | None, width: int) -> tf.Tens
         squares = tf.reverse(squares, [1])
     present = tf.ones_like(squares) if through.mask is None else tf.cast(through.mask, tf.float64)
     later = tf.cast(tf.cumsum(present, 1, exclusive=True, reverse=True), tf.int32)
-    # What is not kept goes into one column more.
+    # The steps that are not kept go into one extra column.
     kept = tf.logical_and(present > 0, later < width)
     column = tf.reshape(tf.where(kept, width - 1 - later, width), [-1])
     total, count = (

@@ -1,4 +1,4 @@
-"""The state that a traced computation changes or draws from."""
+"""Finds the state that a traced computation changes or draws from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from keras_vanish.capture.tensorflow.private_names import operation_definition
 
 # TensorFlow calls these operations stateful, because they read a state, control the flow or fail.
-# They change nothing that outlives them.
+# They change nothing that lasts.
 _HARMLESS = frozenset(
     {
         *("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"),
@@ -43,14 +43,13 @@ def refuse_side_effects(graph: Any) -> None:
 
 
 def draws(graph: Any) -> bool:
-    """Tells whether a traced computation draws random numbers from a state of an operation.
+    """Returns whether a traced computation draws random numbers from the state of an operation.
 
-    Each function that is made of such a graph draws a sequence of its own, from the first number
-    on.
+    Each function that is built from such a graph draws its own sequence, from the first number on.
 
     Args:
-        graph: The `FuncGraph`. The functions that it calls are checked as well. The answer for a
-            graph that is too large to be checked is True.
+        graph: The `FuncGraph`. The functions that it calls are checked as well. The result is True
+            if the graph is too large to be checked.
     """
     try:
         return any(map(_holds_seed, set(_operations(graph))))
@@ -60,7 +59,7 @@ def draws(graph: Any) -> bool:
 
 def _holds_seed(name: str) -> bool:
     definition = operation_definition(name)
-    # Keras uses no dropout of cuDNN's, to which alone the seed belongs.
+    # Only the dropout of cuDNN uses its seed, and Keras does not use that dropout.
     if definition is None or name.startswith("Cudnn"):
         return False
     return any(attribute.name == "seed2" for attribute in definition.attr)

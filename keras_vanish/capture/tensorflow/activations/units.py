@@ -1,4 +1,4 @@
-"""The state of units, told by what they give: dead units, saturation, attention."""
+"""Measures the state of units from their outputs: dead units, saturation, attention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# An entry is saturated where the slope of the function is under this share of its
-# steepest: there the unit passes on almost nothing of the gradient (Glorot & Bengio,
-# "Understanding the difficulty of training deep feedforward neural networks", 2010).
+# An entry is saturated if the slope of the function is below this share of its steepest slope. The
+# unit then passes on almost none of the gradient (Glorot & Bengio, "Understanding the difficulty of
+# training deep feedforward neural networks", 2010).
 _FLAT = 0.05
 
-# Where a function is that flat, by the value it gives. The slopes are y(1 - y) for the
-# sigmoid, whose steepest is 1/4, 1 - y**2 for tanh and (1 - |y|)**2 for softsign; the
-# piecewise linear ones are flat at their bounds.
+# Whether a function is that flat, by its output. The slopes are y(1 - y) for the sigmoid, whose
+# steepest slope is 1/4, 1 - y**2 for tanh and (1 - |y|)**2 for softsign. The piecewise linear
+# functions are flat at their bounds.
 _SATURATED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sigmoid": lambda y: y * (1 - y) < _FLAT / 4,
     "tanh": lambda y: 1 - y * y < _FLAT,
@@ -28,13 +28,14 @@ _SATURATED: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 def saturated(function: Any, y: tf.Tensor, present: tf.Tensor | None = None) -> Any:
-    """Computes the share of entries at which an activation function is flat.
+    """Returns the share of entries at which an activation function is flat.
 
     Args:
-        function: The activation function. The known names are sigmoid, tanh, softsign,
-            hard_sigmoid and hard_tanh.
-        y: Its output.
-        present: Bool tensor of the shape of the first axes of `y`: which entries count.
+        function: The activation function. The known names are sigmoid, tanh, softsign, hard_sigmoid
+            and hard_tanh.
+        y: The output of the function.
+        present: Bool tensor of the shape of the first axes of `y` that tells which entries count;
+            None if all do.
 
     Returns:
         A float64 scalar; NaN for any other function.
@@ -51,37 +52,40 @@ def saturated(function: Any, y: tf.Tensor, present: tf.Tensor | None = None) -> 
 
 
 def rectifies(function: Any) -> bool:
-    """Tells whether an activation function gives exactly zero for every negative number."""
+    """Returns whether an activation function is exactly zero for every negative number."""
     try:
         with tf.init_scope():
             y = np.asarray(function(tf.constant([[-64.0, -8.0, -1.0, -0.125, 1.0]])))
-    except Exception:  # It cannot be evaluated by itself: unknown.
+    except Exception:  # The function cannot be evaluated alone: unknown.
         return False
     return bool(np.shape(y) == (1, 5) and (y[0, :4] == 0).all() and y[0, 4] != 0)
 
 
 def dead(y: tf.Tensor, axis: int) -> tf.Tensor:
-    """Computes the share of units that are exactly zero for every sample and position.
+    """Returns the share of units that are exactly zero for every sample and position.
 
     Args:
-        y: The output of a function for which `rectifies` holds.
+        y: The output of a function for which `rectifies` returns True.
         axis: The axis of the units.
+
+    Returns:
+        A float64 scalar.
     """
     others = [i for i in range(y.shape.rank) if i != axis % y.shape.rank]
     return tf.reduce_mean(tf.cast(tf.reduce_all(y == 0, others), tf.float64))
 
 
 def entropy(weights: tf.Tensor, mask: Any, axes: int) -> tf.Tensor:
-    """Computes how evenly attention is spread.
+    """Returns how evenly attention is spread, from 0 to 1.
 
     The result is 0 if each query attends to one key, and 1 if each attends to all keys alike. It is
-    the mean over queries and heads of the entropy, divided by the logarithm of the number of keys
+    the mean, over queries and heads, of the entropy divided by the logarithm of the number of keys
     that the query may attend to. Queries that may attend to fewer than two keys are left out.
 
     Args:
         weights: Attention weights, which add up to 1 over the last `axes` axes.
-        mask: A tensor that can be broadcast to the shape of `weights`, True at keys that a query
-            may attend to; or None.
+        mask: A tensor that broadcasts to the shape of `weights`, True at keys that a query may
+            attend to; or None.
         axes: The number of axes of keys.
 
     Returns:
@@ -101,6 +105,6 @@ def entropy(weights: tf.Tensor, mask: Any, axes: int) -> tf.Tensor:
 
 
 def activation_of(layer: Any) -> Any:
-    """Gives the activation function of a recurrent layer's states; None if it is unknown."""
+    """Returns the activation function of a recurrent layer's states; None if it is unknown."""
     known = (keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)
     return layer.activation if isinstance(layer, known) else None

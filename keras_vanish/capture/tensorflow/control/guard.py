@@ -1,6 +1,6 @@
 """Clips gradients, and skips those that are not finite, inside the train step.
 
-Its limits are variables: to enable, tighten or lift them needs no new tracing.
+The limits are variables, so changing them needs no new tracing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from keras_vanish.capture.tensorflow.ring_buffer import RingBuffer
 from keras_vanish.capture.tensorflow.update import Update, of_values
 from keras_vanish.capture.tensorflow.variables import unmanaged
 
-#: The share of the reach that an update is clipped to which goes beyond it.
+#: An update at or beyond the reach is scaled to this share of it.
 WITHIN_REACH = 0.1
 
 
 class GuardLog(NamedTuple):
-    """What the guard saw since the last look.
+    """The guard's actions since the last read.
 
     Attributes:
-        norms: Float32 array: the gradient's global norm before clipping, one an update.
-        clipped: How many updates were clipped, or would have been.
-        skipped: How many steps were not finite.
+        norms: Float32 array of shape `[updates]`: the gradient's global norm before clipping; NaN
+            if the gradient was not finite.
+        clipped: The number of updates that were clipped, or would have been in a dry run.
+        skipped: The number of steps whose gradient was not finite.
     """
 
     norms: np.ndarray
@@ -39,13 +40,13 @@ class GuardLog(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """What one step's gradient calls for; symbolic scalars.
+    """The result of checking one step's gradient, as symbolic scalars.
 
     Attributes:
-        calm: Whether the gradient is finite and within the limits.
-        finite: Whether it is finite.
-        coefficient: What it is multiplied by, float32; 1 where nothing is clipped.
-        norm: Its global norm, float32; NaN where it is not finite.
+        calm: Whether the gradient is finite and within the limits; bool.
+        finite: Whether the gradient is finite; bool.
+        coefficient: The factor that clips the gradient, float32; 1 without clipping.
+        norm: The gradient's global norm, float32; NaN if it is not finite.
     """
 
     calm: tf.Tensor
@@ -55,19 +56,22 @@ class Check:
 
 
 class Guard:
-    """The half of clipping that is in the graph.
+    """The part of clipping that runs inside the graph.
 
-    A gradient with a global norm at or above `fires_above` is scaled to the norm `clips_to`.
-    One that plain gradient descent would let move the weights, at the current rate, by a norm
-    of `reach` or more, is scaled to a tenth of that: this needs no history. A step whose
-    gradient is not finite changes neither weights nor optimizer slots, and counts as a step.
+    A gradient with a global norm at or above `fires_above` is scaled to the norm `clips_to`. The
+    second limit needs no history: if the learning rate times the norm is `reach` or more, the
+    gradient is scaled to a tenth of that. A step whose gradient is not finite changes neither
+    weights nor optimizer slots, but counts as a step.
 
     Args:
-        xla: Whether the train step is compiled by XLA.
-        enforces: Whether it acts; else it only counts what it would have done.
-        unitwise: Whether each unit is clipped by itself, by the ratio of its gradient's norm
-            to its weights' (AGC, Brock et al. 2021), where that is above `fires_above`.
-        smallest: The least norm that a unit's weights count as, with `unitwise`.
+        xla: Whether XLA compiles the train step.
+        enforces: Whether the guard acts. Otherwise, it only counts.
+        unitwise: Whether each unit is clipped on its own if the ratio of its gradient norm to its
+            weight norm exceeds `fires_above` (AGC, Brock et al. 2021).
+        smallest: The smallest weight norm of a unit that counts with `unitwise`.
+
+    Attributes:
+        skipped_now: The bool variable that tells whether the present step was skipped.
     """
 
     def __init__(
@@ -87,35 +91,41 @@ class Guard:
             self.skipped_now = unmanaged(False, tf.bool, [])
 
     def limit(self, fires_above: float, clips_to: float, reach: float) -> None:
-        """Sets the limits, from the next step on; infinite ones never fire."""
+        """Sets the limits from the next step on. An infinite limit never fires.
+
+        Args:
+            fires_above: The limit on the global norm, or on each unit's ratio.
+            clips_to: The global norm to which a gradient at or above it is scaled.
+            reach: The limit on the learning rate times the global norm.
+        """
         self._fires_above.assign(fires_above)
         self._clips_to.assign(clips_to)
         self._reach.assign(reach)
 
     def read(self) -> GuardLog:
-        """What happened since the last call; waits for the device."""
+        """Returns the actions since the last call. Waits for the device."""
         self._read, rows = self._ring.read(self._read)
         return GuardLog(rows[:, 0], int(rows[:, 1].sum()), int(rows[:, 2].sum()))
 
     def knows(self, variables: Sequence[Any]) -> bool:
-        """Whether these are the variables that it first saw: its limits are for those."""
+        """Returns whether these are the variables of the first call, which the limits are for."""
         identities = [id(variable) for variable in variables]
         self._variables = self._variables or identities
         return identities == self._variables
 
     def check(self, update: Update, factor: RateFactor | None = None) -> Check:
-        """Builds the judgement on a step's gradient.
+        """Builds the check of a step's gradient.
 
         Args:
             update: The step's update.
-            factor: What the learning rate is multiplied by.
+            factor: The factor on the learning rate; None without one.
         """
         rate = tf.cast(update.rate() if factor is None else factor.rate(update), tf.float32)
 
         def measured() -> tuple[tf.Tensor, tf.Tensor]:
             gradients = update.again(update.gradients)
             norm = tf.linalg.global_norm([tf.cast(_values(g), tf.float32) for g in gradients])
-            # Neither holds for NaN, nor where the squares overflow.
+            # Both comparisons are False for NaN, and if the squares overflow.
             calm = norm * rate < self._reach
             if not self._unitwise:
                 return tf.logical_and(calm, norm < self._fires_above), norm
@@ -148,11 +158,12 @@ class Guard:
         if update.xla:
             calm, norm = measured()
         else:
-            # Always so; within a branch the gradients can be read unnoticed.
+            # The condition is always True. Only a branch can read the gradients without affecting
+            # how they are compiled.
             unread = tf.constant(False), tf.constant(math.nan)
             calm, norm = tf.cond(self._reach >= 0, measured, lambda: unread)
         if update.last is not None:
-            # A part of an update may be as large as it likes, if it is finite.
+            # With gradient accumulation, a part of an update may be large if it is finite.
             finite_part = tf.logical_and(tf.math.is_finite(norm), tf.logical_not(update.last))
             calm = tf.logical_or(calm, finite_part)
         finite, coefficient, norm = tf.cond(
@@ -163,7 +174,13 @@ class Guard:
     def clipped(
         self, check: Check, gradients: Sequence[tf.Tensor], weights: Sequence[tf.Tensor]
     ) -> list[Any]:
-        """The gradients as the optimizer gets them; those that are not finite stay so."""
+        """Returns the gradients that the optimizer receives. NaN and Inf stay as they are.
+
+        Args:
+            check: The check of the step.
+            gradients: The gradients before clipping: tensors or `IndexedSlices`.
+            weights: The trained variables, in the same order.
+        """
         if not self._enforces:
             return list(gradients)
         clipped = [_scaled(gradient, check.coefficient) for gradient in gradients]
@@ -175,12 +192,12 @@ class Guard:
         return clipped
 
     def apply(self, update: Update, check: Check, factor: RateFactor | None = None) -> None:
-        """Builds the update of the weights, and notes what was done.
+        """Builds the update of the weights, and records the guard's action.
 
         Args:
             update: The step's update.
-            check: The judgement on it.
-            factor: What the learning rate is multiplied by.
+            check: The check of the step.
+            factor: The factor on the learning rate; None without one.
         """
         if self._enforces:
             self.skipped_now.assign(tf.logical_not(check.finite))
@@ -215,7 +232,7 @@ class Guard:
             if update.last is None:
                 update.count()
             else:
-                # What was accumulated before is still worth applying.
+                # The gradients that were accumulated before are still worth applying.
                 zeros = [tf.zeros_like(tf.convert_to_tensor(g)) for g in update.given]
                 tf.cond(update.last, lambda: update.apply(zeros), update.count)
 
@@ -223,7 +240,7 @@ class Guard:
 
 
 def _values(gradient: Any) -> tf.Tensor:
-    # As `tf.linalg.global_norm` takes them: rows that are there twice count twice.
+    # `tf.linalg.global_norm` uses these values as well: a repeated row counts repeatedly.
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
@@ -232,7 +249,7 @@ def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
 
 
 def _unit_norms(tensor: tf.Tensor) -> tf.Tensor:
-    """The norm of each unit's weights: over all axes but the last; of all of a vector."""
+    """Returns the norm of each unit, over all axes but the last; for a vector, a single norm."""
     axes = list(range(max(1, tensor.shape.rank - 1))) if tensor.shape.rank else None
     return tf.sqrt(tf.reduce_sum(tf.square(tensor), axes, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""The loss of every train step, noted on the device."""
+"""Records the loss of every train step on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_vanish.capture.tensorflow.ring_buffer import RingBuffer
 
 
 class LossLog:
-    """Notes what `model.compute_loss` returns in a train step; the last call of it."""
+    """Records the value that `model.compute_loss` last returns in each train step."""
 
     def __init__(self) -> None:
         self._ring = RingBuffer(1)
@@ -23,7 +23,11 @@ class LossLog:
 
     @contextlib.contextmanager
     def noting(self, model: Any) -> Iterator[None]:
-        """Within this context, one train step is run or traced."""
+        """Returns a context in which to run or trace one train step.
+
+        Args:
+            model: The Keras model.
+        """
         compute = model.compute_loss
         found: list[tf.Tensor] = []
 
@@ -39,15 +43,19 @@ class LossLog:
             self._ring.write([tf.reduce_mean(tf.cast(here[-1], tf.float32))])
 
     def read(self) -> np.ndarray:
-        """The losses since the last call, oldest first, float32; waits for the device."""
+        """Returns the losses since the last call, oldest first: float32 of shape `[steps]`.
+
+        Waits for the device.
+        """
         self._read, rows = self._ring.read(self._read)
         return rows[:, 0]
 
 
 def _is_here(tensor: Any) -> bool:
-    """Whether it can be used where the step ends: not if it was made within a loop.
+    """Returns whether a tensor can be used at the end of the step.
 
-    Nor is it, if it is the probe's, which has a graph of its own.
+    This excludes tensors that were made within a loop, and those of the probe, which has a graph of
+    its own.
     """
     if not tf.is_tensor(tensor) or holds_numbers(tensor):
         return tf.executing_eagerly()

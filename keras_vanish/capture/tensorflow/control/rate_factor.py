@@ -1,4 +1,4 @@
-"""A factor on an optimizer's learning rate, held in a variable of our own."""
+"""A factor on an optimizer's learning rate, held in a variable of the monitor."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from keras_vanish.capture.tensorflow.variables import unmanaged
 
 
 class RateFactor:
-    """Multiplies the learning rate of a train step, whatever the rate comes from.
+    """Multiplies the learning rate inside a train step, wherever the rate comes from.
 
-    The optimizer's own rate or schedule stays as it is, so that callbacks which read or
-    set it are none the wiser: theirs is the rate, this is the factor.
+    The optimizer's own rate or schedule stays as it is. So callbacks that read or set the rate are
+    not affected.
 
     Args:
-        xla: Whether the train step is compiled by XLA.
+        xla: Whether XLA compiles the train step.
+
+    Attributes:
+        value: The factor, as the host last set it. It is 1 at first.
     """
 
     def __init__(self, xla: bool) -> None:
@@ -31,24 +34,24 @@ class RateFactor:
         self.value = 1.0
 
     def assign(self, factor: float) -> None:
-        """Sets the factor, from the next step on."""
+        """Sets the factor from the next step on."""
         self._factor.assign(factor)
         self.value = factor
 
     def rate(self, update: Update) -> tf.Tensor:
-        """The multiplied rate of an update, a scalar."""
+        """Returns the multiplied rate of an update, a scalar tensor."""
         rate = update.rate()
         return rate * tf.cast(self._factor, rate.dtype)
 
     def untouched(self) -> tf.Tensor:
-        """Whether the factor is 1, a bool scalar."""
+        """Returns whether the factor is 1, a bool scalar."""
         return tf.equal(self._factor, 1.0)
 
     def apply(self, update: Update) -> None:
         """Builds the update of the weights.
 
-        A multiplication by 1 would change nothing but what the graph's optimizers make of the
-        computation, and with it the last bit of the weights: so there is none.
+        If the factor is 1, the step skips the multiplication. It would change how the graph is
+        optimized, and so the last bit of the weights.
         """
 
         def multiplied() -> None:
@@ -59,9 +62,9 @@ class RateFactor:
 
     @contextlib.contextmanager
     def on(self, optimizer: Any) -> Iterator[None]:
-        """Within this context, the optimizer computes with the multiplied rate.
+        """Returns a context in which the optimizer computes with the multiplied rate.
 
-        In a `tf.function` it need only be open while the function is traced.
+        In a `tf.function`, the context only needs to be open during tracing.
         """
         current = current_rate(optimizer)
 

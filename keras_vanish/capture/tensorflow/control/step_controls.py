@@ -1,4 +1,4 @@
-"""What acts within every train step, where a flag asks for it."""
+"""The controls that the flags need inside every train step."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from keras_vanish.capture.tensorflow.private_names import flattened, own_non_tra
 
 @dataclass(frozen=True)
 class StepControls:
-    """The parts that are built into a train step; None for what nobody asked for.
+    """The controls inside a train step. A control that no flag needs is None.
 
     Attributes:
         guard: Clips gradients, and skips those that are not finite.
         factor: Multiplies the learning rate.
-        losses: Notes the loss.
+        losses: Records the loss.
     """
 
     guard: Guard | None = None
@@ -32,16 +32,22 @@ class StepControls:
 
     @property
     def empty(self) -> bool:
-        """Whether a train step is left as it is."""
+        """Whether there is no control, so that the train step stays unchanged."""
         return self.guard is None and self.factor is None and self.losses is None
 
     def run(
         self, model: Any, step: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Runs or traces one train step.
+        """Runs or traces one train step, and returns its outputs.
 
-        A step that is skipped leaves running means as they were, too: those of metrics and of
-        normalisation layers. One NaN would stay there.
+        A skipped step does not change the running means of metrics and normalisation layers either.
+        A single NaN would stay in them.
+
+        Args:
+            model: The Keras model.
+            step: The train step.
+            args: The positional arguments of the step.
+            kwargs: The keyword arguments of the step.
         """
         if self.guard is None:
             return self._run(model, step, args, kwargs)
@@ -57,8 +63,8 @@ class StepControls:
 
         tf.cond(skipped, restore, lambda: None)
         if type(model).train_step is not keras.Model.train_step:
-            return outputs  # Its own, whatever they mean.
-        # What Keras returns are the metrics' results.
+            return outputs  # The outputs of a custom step may mean anything.
+        # The outputs of Keras's own step are the results of the metrics.
         outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
         return tf.cond(skipped, lambda: _like(model.get_metrics_result(), outputs), lambda: outputs)
 
@@ -72,10 +78,10 @@ class StepControls:
 
 
 def built(controls: Controls, xla: bool) -> StepControls:
-    """Makes the parts that a fit or a loop asks for.
+    """Returns the controls that a fit or a loop needs.
 
     Args:
-        controls: What the flags ask for.
+        controls: The controls that the flags ask for.
         xla: Whether XLA compiles the train step.
     """
     guard = None
@@ -95,7 +101,7 @@ def built(controls: Controls, xla: bool) -> StepControls:
 
 
 def _running(model: Any) -> Iterator[Any]:
-    """What the forward pass itself changes, without what is frozen and the states of seeds."""
+    """Yields the variables that the forward pass changes, except frozen ones and seeds."""
     yield from model.metrics_variables
     for layer in flattened(model):
         for variable in own_non_trainable_variables(layer):
@@ -104,7 +110,7 @@ def _running(model: Any) -> Iterator[Any]:
 
 
 def _like(results: Any, outputs: Any) -> Any:
-    """The results, if they are what the step returned, structure and dtypes; else its outputs."""
+    """Returns the results in the outputs' dtypes if the structures agree; else the outputs."""
     try:
         tf.nest.assert_same_structure(results, outputs)
     except (TypeError, ValueError):

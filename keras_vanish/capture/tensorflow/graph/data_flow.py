@@ -1,7 +1,7 @@
-"""The order in which data flows through a model's variables, read from its traced forward pass.
+"""Finds the order of the data flow through a model's variables from its forward pass.
 
-One layer follows another if its operations consume what the other computes. So the order is right
-for subclassed models too, whatever the order in which they created their layers.
+One layer follows another if its operations consume the results of the other. So the order is also
+right for subclassed models, in which layers are created in any order.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
     """Ranks variables by their distance from the output of a traced forward pass.
 
-    A layer's operations consume its variables. One layer is upstream of another if a
-    chain of operations leads from it to the other. A variable's rank is minus the length
-    of the longest such chain that starts at it. So parallel branches are aligned at the loss,
-    where back-propagation begins. Ties keep the order of first use.
+    A layer's operations consume its variables. One layer is upstream of another if a chain of
+    operations leads from it to the other. The rank of a variable is minus the length of the longest
+    such chain that starts at it. So parallel branches are aligned at the loss, where
+    back-propagation begins. Ties keep the order of first use.
 
     Args:
         graph: The `FuncGraph` in which the forward pass was traced.
         handles: The resource handle of each variable, as captured by the graph.
 
     Returns:
-        One rank a variable, smallest at the input. Variables that the graph does not use come
-        last.
+        One rank for each variable, smallest at the input. Variables that the graph does not use
+        come last.
     """
     inside = {id(outer): inner for outer, inner in graph.captures}
     placeholder: dict[int, int] = {}
@@ -38,8 +38,7 @@ def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
         for tensor in operation.inputs:
             if id(tensor) in placeholder:
                 first_use.setdefault(placeholder[id(tensor)], position)
-    # Gradients and updates are traced after the forward pass: they read no variable
-    # for the first time.
+    # Gradients and updates are traced after the forward pass, so they never read a variable first.
     last = max(first_use.values(), default=-1)
     downstream = _edges(operations[: last + 2], placeholder)
 
@@ -54,17 +53,17 @@ def data_flow_ranks(graph: Any, handles: Sequence[Any]) -> list[float]:
 
 
 def _initialises(operation: Any) -> bool:
-    """Tells whether an operation initialises a variable that was made during the tracing."""
+    """Returns whether an operation initialises a variable that was created during tracing."""
     if operation.type in ("If", "StatelessIf"):
         operation = operation.inputs[0].op
     return bool(operation.type == "VarIsInitializedOp")
 
 
 def _edges(operations: Sequence[Any], placeholder: Mapping[int, int]) -> dict[int, set[int]]:
-    """For each variable the variables whose operations consume what it produced."""
+    """Returns, for each variable, the variables whose operations consume its results."""
     nothing: frozenset[int] = frozenset()
-    # What a tensor is made of: the variables nearest upstream of it, and whether it
-    # depends on the data or on weights and constants alone.
+    # The origin of each tensor: the nearest variables upstream, and whether it depends on the data
+    # rather than on weights and constants alone.
     made: dict[int, tuple[frozenset[int], bool]] = {}
     edges: dict[int, set[int]] = {}
     for operation in operations:

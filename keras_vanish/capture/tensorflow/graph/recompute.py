@@ -1,12 +1,12 @@
-"""Reads tensors so that the computation that they come from is compiled as if it were unread.
+"""Reads tensors without changing how the operations that compute them are compiled.
 
-XLA fuses the last elementwise operations of a gradient into the optimizer's update,
-where a multiplication and an addition become one, rounded once. TensorFlow's own graph
-optimizer reorders products whose factors differ in shape, such as that of a normalisation's
-gradient and the learning rate. Neither happens to a tensor that something else reads as well: the
-weights of a monitored run would then differ in the last bit. So the monitor repeats those
-operations, from inputs that are stored in any case. A barrier keeps the two computations apart
-under XLA, and the branch of a `tf.cond` does elsewhere.
+XLA fuses the last elementwise operations of a gradient into the optimizer's update, where a
+multiplication and an addition become one operation with one rounding. TensorFlow's own graph
+optimizer reorders products whose factors differ in shape, such as the gradient of a normalisation
+layer times the learning rate. Neither happens to a tensor that has another reader. So reading it
+directly would change the last bit of the weights. The monitor therefore repeats those operations,
+from inputs that are stored in any case. Under XLA, a barrier keeps the two computations apart.
+Elsewhere, a branch of a `tf.cond` does.
 """
 
 from __future__ import annotations
@@ -18,33 +18,64 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.private_names import xla_barrier
 
-# Operations that XLA fuses into what consumes them, and whose inputs are all data.
-# fmt: off
-_ELEMENTWISE = frozenset({
-    "Abs", "Add", "AddN", "AddV2", "Cast", "Div", "DivNoNan", "Exp", "Identity", "Log",
-    "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "ReluGrad",
-    "Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Sigmoid", "SigmoidGrad", "Sign", "Sqrt",
-    "SqrtGrad", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "ZerosLike",
-})
+# Operations that XLA fuses into their consumers, and whose inputs are all data.
+_ELEMENTWISE = frozenset(
+    {
+        "Abs",
+        "Add",
+        "AddN",
+        "AddV2",
+        "Cast",
+        "Div",
+        "DivNoNan",
+        "Exp",
+        "Identity",
+        "Log",
+        "Maximum",
+        "Minimum",
+        "Mul",
+        "Neg",
+        "Pow",
+        "RealDiv",
+        "Reciprocal",
+        "Relu",
+        "ReluGrad",
+        "Rsqrt",
+        "RsqrtGrad",
+        "Select",
+        "SelectV2",
+        "Sigmoid",
+        "SigmoidGrad",
+        "Sign",
+        "Sqrt",
+        "SqrtGrad",
+        "Square",
+        "SquaredDifference",
+        "Sub",
+        "Tanh",
+        "TanhGrad",
+        "ZerosLike",
+    }
+)
 # fmt: on
 
-# XLA computes a product together with a sum if nothing but the sum reads it. On CPUs it does so for
-# products that are vectors, on GPUs for all.
+# XLA joins a product with a sum if the sum is its only reader. On CPUs it does so for vectors, on
+# GPUs for all products.
 _PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul"})
 _SUMS = frozenset({"Add", "AddN", "AddV2", "Sub"})
 
-#: The name scope of operations that the monitor adds before it reads. Training has none of them,
-#: and so the compiler joins nothing with them.
+#: The name scope of operations that the monitor adds before it reads. The training has no such
+#: operations, so the compiler joins nothing with them.
 OURS = "keras_vanish"
 
 
 def barred(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Gives the same tensors, behind a barrier across which XLA neither fuses nor shares."""
+    """Returns the same tensors behind a barrier across which XLA neither fuses nor shares."""
     return xla_barrier(tensors)
 
 
 def ends_elementwise(tensor: Any) -> bool:
-    """Tells whether `repeated` computes a tensor, or the values of `IndexedSlices`, again."""
+    """Returns whether `repeated` computes a tensor, or the values of `IndexedSlices`, again."""
     values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
     return values.op.type in _ELEMENTWISE
 
@@ -55,7 +86,7 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
     Args:
         tensors: Symbolic tensors or `IndexedSlices`.
         barrier: Whether XLA compiles the graph. If it does not, the caller must be within a branch
-            of a `tf.cond`, or TensorFlow makes the two computations one again.
+            of a `tf.cond`. Otherwise, TensorFlow merges the two computations again.
 
     Returns:
         One tensor for each of `tensors`, equal to it bit for bit.
@@ -68,7 +99,7 @@ def repeated(tensors: Sequence[Any], barrier: bool = True) -> list[Any]:
         return tensor if tensor.graph is graph else graph.capture(tensor)
 
     def visit(tensor: tf.Tensor) -> tf.Tensor:
-        # A chain may be longer than Python's stack is deep.
+        # The loop replaces recursion, because a chain may be longer than Python's stack allows.
         waiting = [(tensor, False)]
         while waiting:
             current, summed = waiting[-1]

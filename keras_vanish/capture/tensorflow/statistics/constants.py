@@ -1,4 +1,4 @@
-"""Constants of the graph that is being built: each is made once."""
+"""Shares constants within the graph that is being built."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _CONSTANTS = "_keras_vanish_constants"
 
 
 def shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tensor:
-    """Gives a constant of the graph that is being built, one for all that need it.
+    """Returns a constant of the graph that is being built. Equal constants are created once.
 
-    An operation takes some ten kilobytes by the time that a graph runs, and half of all operations
-    would be constants that the others need.
+    Every operation of a running graph takes some ten kilobytes. Without sharing, half of all
+    operations would be constants.
 
     Args:
         value: A number, or a shape.
@@ -21,7 +21,7 @@ def shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tenso
     """
     if tf.executing_eagerly():
         return tf.constant(value, dtype)
-    # A constant refers to its graph: kept anywhere else, it would keep the graph for good.
+    # A constant refers to its graph, so keeping it elsewhere would keep the graph alive.
     graph = tf.compat.v1.get_default_graph()
     made: dict[Any, tf.Tensor] | None = getattr(graph, _CONSTANTS, None)
     if made is None:
@@ -33,6 +33,6 @@ def shared(value: int | tuple[int, ...], dtype: tf.DType = tf.int32) -> tf.Tenso
 
 
 def reshaped(x: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Gives a tensor another shape; a tensor that has it already is returned as it is."""
-    # What comes of a sparse gradient has lost its shape.
+    """Returns a tensor in another shape. A tensor that already has this shape stays as it is."""
+    # A tensor that comes from a sparse gradient has lost its static shape.
     return x if x.shape == shape else tf.reshape(x, shared(shape))

@@ -1,6 +1,6 @@
 """Moments over the finite entries of tensors, free of overflow and underflow.
 
-They cost several passes over a gradient, and only sick models need them.
+They need several passes over a gradient. Only sick models need them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from keras_vanish.capture.tensorflow.statistics.packing import LARGEST_PACKED_SIZE, Group
 
-#: The moments that are computed of a gradient, in the order of a row.
+#: The moments of a gradient, in the order of a row.
 MEASURED_MOMENTS = ("rms", "mean", "min", "max", "nan_count", "inf_count")
 
-# Of a tensor with more entries, a few copies would take too much memory.
+# Copies of a tensor with more entries would take too much memory.
 _LARGEST_COPIED_SIZE = 1 << 22
 
 # Below this, the loop over the chunks of a large tensor costs more than its memory.
@@ -38,7 +38,7 @@ def careful(group: Group, x: tf.Tensor, xla: bool) -> tf.Tensor:
     length = largest_divisor(width, LARGEST_PACKED_SIZE)
     largest_whole = length if xla else _LARGEST_COPIED_SIZE
     if rows == 1 and width > largest_whole and length >= _SHORTEST_CHUNK:
-        # The loop takes memory, in the graph, whether it ever runs or not; under XLA the copies do.
+        # The loop takes memory in the graph even if it never runs. Under XLA, the copies do.
         group = Group(group.members, group.sizes, length, group.dtype)
         parts = tf.map_fn(
             lambda chunk: careful_parts(chunk[tf.newaxis])[0],
@@ -85,8 +85,8 @@ def careful_parts(x: tf.Tensor, entries: npt.NDArray[np.int32] | None = None) ->
     finite = tf.logical_not(tf.logical_or(nan, inf))
     if entries is not None and (entries < x.shape[1]).any():
         finite = tf.logical_and(finite, tf.sequence_mask(entries, x.shape[1]))
-    # Scalars: what has the shape of `x` and holds one number, TensorFlow makes a constant of, which
-    # takes memory in each copy of the graph.
+    # These are scalars on purpose. TensorFlow would turn a tensor of the shape of `x` with equal
+    # entries into a constant, which takes memory in each copy of the graph.
     safe = tf.where(finite, x, tf.zeros([], dtype))
     largest = tf.reduce_max(tf.abs(safe), 1)
     scaled = safe / tf.where(largest > 0, largest, tf.ones_like(largest))[:, tf.newaxis]
@@ -104,5 +104,5 @@ def careful_parts(x: tf.Tensor, entries: npt.NDArray[np.int32] | None = None) ->
 
 
 def largest_divisor(number: int, largest: int) -> int:
-    """Gives the largest divisor of `number` that is at most `largest`."""
+    """Returns the largest divisor of `number` that is at most `largest`."""
     return max(d for d in range(1, min(number, largest) + 1) if number % d == 0)

@@ -1,4 +1,4 @@
-"""What is read of the gradients of one update, dense and sparse ones."""
+"""Computes the statistics of an update's gradients, dense and sparse."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class GradientReader:
     Args:
         shapes: Fully known shapes of the trained variables.
         dtypes: Their dtypes.
-        xla: Whether XLA compiles the train step. XLA does not allow sparse gradients, which are
-            made dense there.
+        xla: Whether XLA compiles the train step. XLA does not support sparse gradients, so they
+            become dense.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class GradientReader:
     def read(
         self, gradients: Sequence[Any], clipped: Sequence[Any] | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Computes moments, RMS after clipping and histograms.
+        """Returns the moments, the RMS after clipping and the histograms.
 
         Args:
-            gradients: One tensor or `IndexedSlices` a variable, before clipping.
-            clipped: The same after clipping; None where nothing clips.
+            gradients: One tensor or `IndexedSlices` for each variable, before clipping.
+            clipped: The same after clipping; None without clipping.
 
         Returns:
             Float32 tensors of shapes `[variables, len(MEASURED_MOMENTS)]`, `[variables]` and
@@ -82,7 +82,7 @@ class GradientReader:
         return packing.unpack(rows), packing.unpack(after_clipping), counts
 
     def _packings_of(self, which: Sequence[int]) -> tuple[Packing, Packing]:
-        """Gives the packings of whole gradients and of their samples."""
+        """Returns the packings of whole gradients and of their samples."""
         key = tuple(which)
         if key not in self._packings:
             shapes = [self._shapes[i] for i in which]

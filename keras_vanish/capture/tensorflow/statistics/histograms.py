@@ -67,6 +67,6 @@ def _magnitude_bits(x: tf.Tensor) -> tf.Tensor:
     # zeros on machines that flush them.
     bits = tf.bitwise.bitwise_and(tf.bitcast(tf.cast(x, tf.float32), tf.int32), 0x7FFFFFFF)
     if x.dtype == tf.float64:
-        # What is too small for float32 is not zero.
+        # A float64 that is too small for float32 is not zero.
         bits = tf.where(tf.logical_and(bits == 0, x != 0), 1, bits)
     return bits

@@ -22,11 +22,11 @@ from keras_vanish.capture.tensorflow.statistics.packing import (
     concatenated,
 )
 
-# A sum of squares of float32 below this is inexact: squares of entries under
-# about 1e-19 are no longer normal numbers.
+# A mean square of float32 entries below this is inexact: the squares of entries below about 1e-19
+# are subnormal.
 _SMALLEST_EXACT_MEAN_SQUARE = 1e-30
 
-# Rows of a dot product longer than this lose digits: XLA adds up in one register.
+# Longer rows of a dot product lose digits, because XLA sums them in one register.
 _LONGEST_DOT = 4096
 
 
@@ -43,12 +43,13 @@ def moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> 
         consecutive groups. RMS, mean, minimum and maximum are over the finite entries, and NaN if
         there is none.
     """
-    # The memory of a large gradient is free as soon as it is read: it waits for no other.
+    # Each batch of groups is read separately, so that the memory of a large gradient is freed as
+    # soon as it is read.
     return [_moments(groups[batch], packed[batch], xla) for batch in _batches(groups)]
 
 
 def _batches(groups: Sequence[Group]) -> list[slice]:
-    """Joins consecutive groups of one dtype that together are no larger than one may be."""
+    """Joins consecutive groups of one dtype, up to the size of the largest group."""
     batches: list[slice] = []
     size = 0
     for i, group in enumerate(groups):
@@ -67,8 +68,8 @@ def _moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) ->
     mean = concatenated(sums) / _sizes(groups, packed[0].dtype)
     low, high = map(concatenated, zip(*map(_extremes, groups, packed)))
     none = tf.zeros_like(mean)
-    # A sum of squares is finite only if every entry is. The careful formulas cost
-    # several more passes over the gradients, and are needed on sick models only.
+    # A sum of squares is finite only if every entry is. The careful formulas need several more
+    # passes over the gradients, and only sick models need them.
     return tf.cond(
         tf.reduce_all(exact(square, low, high)),
         lambda: tf.cast(tf.stack([tf.sqrt(square), mean, low, high, none, none], 1), tf.float32),
@@ -77,7 +78,7 @@ def _moments(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) ->
 
 
 def _mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
-    # On one long row `l2_loss` is five times faster. Groups of one member come last.
+    # On one long row, `l2_loss` is five times faster. Groups with one member come last.
     alone = [x for x in packed if x.shape[0] == 1 and not xla]
     sums = [
         group.sum(_sum_of_squares(x, xla))
@@ -93,7 +94,7 @@ def _sizes(groups: Sequence[Group], dtype: tf.DType) -> npt.NDArray[Any]:
 
 
 def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group, tf.Tensor]:
-    """Makes one group of all members, and its matrix."""
+    """Returns one group of all members, and its matrix."""
     if len(groups) == 1:
         return groups[0], packed[0]
     sizes = tuple(size for group in groups for size in group.sizes)
@@ -109,7 +110,7 @@ def _in_one(groups: Sequence[Group], packed: Sequence[tf.Tensor]) -> tuple[Group
 
 
 def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gives the smallest and the largest entry of each member, without the padding."""
+    """Returns the smallest and the largest entry of each member, without the padding."""
     low, high = tf.reduce_min(x, shared(1)), tf.reduce_max(x, shared(1))
     (filled_up,) = np.nonzero(group.entries < group.width)
     if filled_up.size:
@@ -123,20 +124,20 @@ def _extremes(group: Group, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def exact(mean_square: tf.Tensor, smallest: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-    """Tells whether a mean square lost nothing to overflow or underflow."""
+    """Returns whether a mean square lost nothing to overflow or underflow: a bool tensor."""
     normal = tf.logical_and(
         mean_square >= _SMALLEST_EXACT_MEAN_SQUARE, mean_square < tf.float32.max
     )
-    # The extremes alone may be blind to NaN.
+    # The extremes alone may miss a NaN.
     zero = tf.logical_and(mean_square == 0, tf.logical_and(smallest == 0, largest == 0))
     return tf.logical_or(normal, zero)
 
 
 def root_mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla: bool) -> tf.Tensor:
-    """Computes the RMS of the members of all groups: float32 of shape `[members]`.
+    """Returns the RMS of the members of all groups: float32 of shape `[members]`.
 
-    The function is meant for samples: it computes in float64, in which no square leaves the
-    range. Unlike in `moments`, an entry that is not finite makes the result NaN or Inf.
+    The function is meant for samples. It computes in float64, in which no square overflows or
+    underflows. Unlike in `moments`, an entry that is not finite makes the result NaN or Inf.
     """
     packed = [tf.cast(x, tf.float64) for x in packed]
     return tf.cast(tf.sqrt(_mean_squares(groups, packed, xla)), tf.float32)
@@ -145,31 +146,31 @@ def root_mean_squares(groups: Sequence[Group], packed: Sequence[tf.Tensor], xla:
 def clipped_root_mean_squares(
     groups: Sequence[Group], packed: Sequence[tf.Tensor], unclipped: Sequence[tf.Tensor], xla: bool
 ) -> list[tf.Tensor]:
-    """Computes the RMS of clipped gradients: float32 tensors of shape `[members]`.
+    """Returns the RMS of clipped gradients: float32 tensors of shape `[members]`.
 
     Args:
         groups: The groups of a packing.
         packed: The matrices of the clipped gradients.
-        unclipped: The RMS before clipping, in the shapes that `moments` gives.
+        unclipped: The RMS before clipping, in the shapes that `moments` returns.
         xla: Whether XLA compiles the graph.
     """
     rows = []
     for batch, rms in zip(_batches(groups), unclipped):
         square = _mean_squares(groups[batch], packed[batch], xla)
-        # What is too small to be squared is too small to be clipped.
+        # A gradient that is too small to be squared is too small to be clipped.
         rows.append(tf.where(tiny(square), rms, tf.cast(tf.sqrt(square), tf.float32)))
     return rows
 
 
 def tiny(mean_square: tf.Tensor) -> tf.Tensor:
-    """Tells whether a mean square may have lost digits to underflow."""
+    """Returns whether a mean square may have lost digits to underflow."""
     return mean_square < _SMALLEST_EXACT_MEAN_SQUARE
 
 
 def _sum_of_squares(x: tf.Tensor, xla: bool) -> tf.Tensor:
-    """Computes `sum(x**2, axis=1)` without a temporary of the size of a large `x`.
+    """Returns `sum(x**2, axis=1)` without a temporary of the size of a large `x`.
 
-    On a CPU, XLA's compiler materialises the squares; dot products are twice as fast there.
+    On a CPU, XLA stores the squares in memory. Dot products are twice as fast there.
     """
     if not xla:
         return tf.square(tf.math.reduce_euclidean_norm(x, shared(1)))

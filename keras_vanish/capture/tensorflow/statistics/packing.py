@@ -1,7 +1,7 @@
-"""Many tensors in few matrices.
+"""Packs many tensors into few matrices.
 
-Many tiny operations, not arithmetic, are what costs time on a small model. So small tensors are
-packed into one matrix, and every reduction runs once for all of them.
+On a small model, the time is spent on many tiny operations and not on arithmetic. So small tensors
+are packed into one matrix, and every reduction runs once for all of them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import tensorflow as tf
 from keras_vanish.capture.tensorflow.statistics.constants import reshaped, shared
 from keras_vanish.capture.tensorflow.statistics.sampling import RUN, every_entry, sampled_runs
 
-# Packing copies. Above this size the copy costs more than the operations it saves.
+# Packing copies. Above this size, the copy costs more than the saved operations.
 LARGEST_PACKED_SIZE = 1 << 16
 
-# The same where operations are cheap, as they are on a CPU without XLA.
+# The same limit if operations are cheap, as on a CPU without XLA.
 _LARGEST_PACKED_SIZE_ON_CPU = 1 << 12
 
-# A packed matrix is a copy, which takes memory for the time of the step.
+# The largest size of a group. A packed matrix is a copy, which takes memory during the step.
 LARGEST_GROUP_SIZE = 1 << 20
 
-# The width of a packed matrix: a bias fills one row, and rows are few.
+# The width of a packed matrix. It lets a bias fill one row, and keeps the number of rows small.
 WIDTH = 128
 
 
 def largest_packed_size(xla: bool) -> int:
-    """Gives the size of a tensor above which packing it costs more than it saves.
+    """Returns the size of a tensor above which packing costs more than it saves.
 
     Args:
         xla: Whether XLA compiles the graph.
@@ -43,18 +43,18 @@ def largest_packed_size(xla: bool) -> int:
 
 
 def computing_dtype(dtype: tf.DType) -> tf.DType:
-    """Gives the dtype that statistics of a tensor are computed in: at least float32."""
+    """Returns the dtype that statistics of a tensor are computed in: at least float32."""
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Tensors that are packed into one matrix; each begins in a new row.
+    """Tensors that are packed into one matrix. Each one begins in a new row.
 
     Attributes:
-        members: Their places in the list of all tensors.
+        members: The indices of these tensors in the list of all tensors.
         sizes: The number of entries of each.
-        width: The number of entries of a row; zeros fill up the last row of a member.
+        width: The number of entries of a row. Zeros fill up the last row of a member.
         dtype: The dtype of the matrix.
     """
 
@@ -70,19 +70,19 @@ class Group:
 
     @functools.cached_property
     def owners(self) -> npt.NDArray[np.int32]:
-        """The place in `members` that each row belongs to, int32 of shape `[rows]`."""
+        """The index in `members` that each row belongs to: int32 of shape `[rows]`."""
         return np.repeat(np.arange(len(self.members), dtype=np.int32), self.lengths)
 
     @functools.cached_property
     def entries(self) -> npt.NDArray[np.int32]:
-        """The number of entries of each row that are no padding, int32 of shape `[rows]`."""
+        """The number of entries of each row without padding: int32 of shape `[rows]`."""
         entries = np.full(len(self.owners), self.width, np.int32)
         entries[np.cumsum(self.lengths) - 1] -= self.padding
         return entries
 
     @functools.cached_property
     def padding(self) -> npt.NDArray[np.int32]:
-        """The number of zeros that fill up each member, int32 of shape `[members]`."""
+        """The number of zeros that fill up each member: int32 of shape `[members]`."""
         return np.array(self.lengths, np.int32) * self.width - np.array(self.sizes, np.int32)
 
     def sum(self, rows: tf.Tensor) -> tf.Tensor:
@@ -109,12 +109,12 @@ class Packing:
     Args:
         shapes: Fully known shapes of the tensors, in order.
         dtypes: Their dtypes, in the same order.
-        stride: Gives the distance between the runs to take of a tensor of this shape; 1 takes all
-            entries.
-        largest: A tensor of which more entries are taken becomes a group of its own.
+        stride: Returns the distance between the runs to take from a tensor of this shape; 1 takes
+            all entries.
+        largest: The largest number of taken entries with which a tensor shares a group.
 
     Attributes:
-        groups: The groups; those with several members come first.
+        groups: The groups. Those with several members come first.
     """
 
     def __init__(
@@ -155,7 +155,11 @@ class Packing:
         self._inverse = np.argsort(order)
 
     def pack(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Packs the tensors: one matrix of shape `[rows, width]` a group, in the group's dtype."""
+        """Returns one matrix of shape `[rows, width]` for each group, in the group's dtype.
+
+        Args:
+            tensors: The tensors, in the order of the shapes.
+        """
         return [self._packed(group, tensors) for group in self.groups]
 
     def _packed(self, group: Group, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -171,22 +175,22 @@ class Packing:
         return reshaped(concatenated(parts), shape)
 
     def _taken(self, i: int, tensor: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-        """Takes what the stride says of the tensor with this number."""
+        """Returns the entries to take from the tensor with this index."""
         size, stride = self._sizes[i], self._strides[i]
         if stride == 1:
             return reshaped(tensor, shape)
         if size % RUN:
             tensor = reshaped(tensor, (size,))[: size - size % RUN]
         runs = reshaped(tensor, (size // RUN, RUN))
-        # A slice with a stride takes several times as long.
+        # A strided slice takes several times as long.
         places = shared(tuple(sampled_runs(size, stride)))
         return reshaped(tf.raw_ops.GatherV2(params=runs, indices=places, axis=shared(0)), shape)
 
     def unpack(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Brings the rows of all members into the order of the tensors.
+        """Returns the rows of all members in the order of the tensors.
 
         Args:
-            rows: Tensors of shape `[members, ...]` that follow the order of the groups.
+            rows: Tensors of shape `[members, ...]` in the order of the groups.
         """
         joined = concatenated(rows)
         if np.array_equal(self._inverse, np.arange(len(self._inverse))):
@@ -195,5 +199,5 @@ class Packing:
 
 
 def concatenated(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Concatenates tensors along their first axis; a single one is returned as it is."""
+    """Concatenates tensors along their first axis. A single tensor stays as it is."""
     return parts[0] if len(parts) == 1 else tf.concat(parts, 0)

@@ -1,10 +1,10 @@
-"""The statistics of a sparse gradient, from its rows alone.
+"""Computes the statistics of a sparse gradient from its rows alone.
 
 An embedding's gradient has a row for each token of the batch, and is zero everywhere else. A dense
-gradient, as large as the whole vocabulary, would take memory that training does not need.
+gradient of the whole vocabulary would take memory that the training does not need.
 
-The number of distinct rows is unknown when a step is traced. XLA does not allow that: under XLA,
-gradients are made dense.
+The number of distinct rows is unknown during tracing. XLA does not support that, so gradients
+become dense under XLA.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Rows:
     """The entries of a sparse gradient.
 
     Attributes:
-        entries: The entries of the rows that it has, each row once: float32 or float64, of one
-            axis.
-        absent: The number of other entries, which are all zero; an int64 scalar.
+        entries: The entries of the rows that the gradient has, each row once: a float32 or float64
+            vector.
+        absent: The number of all other entries, which are zero; an int64 scalar.
         size: The number of all entries; a scalar in the dtype of `entries`.
     """
 
@@ -40,10 +40,10 @@ class Rows:
 
 
 def rows_of(gradient: Any, shape: Sequence[int]) -> Rows:
-    """Adds up the rows with the same index, as an optimizer does.
+    """Returns the rows of a gradient. Rows with the same index are added up, as an optimizer does.
 
     Args:
-        gradient: `IndexedSlices` of any dtype; a tensor has all rows.
+        gradient: `IndexedSlices` of any dtype, or a tensor, which has all rows.
         shape: The shape of the variable.
     """
     values = gradient
@@ -60,7 +60,7 @@ def rows_of(gradient: Any, shape: Sequence[int]) -> Rows:
 
 
 def moments(rows: Rows) -> tf.Tensor:
-    """Computes the moments, as `moments.moments` does.
+    """Returns the moments, as `moments.moments` does.
 
     Args:
         rows: The rows of the gradient.
@@ -103,7 +103,7 @@ def _with_zeros(rows: Rows, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor,
 
 
 def clipped_root_mean_square(rows: Rows, unclipped: tf.Tensor) -> tf.Tensor:
-    """Computes the RMS, as `moments.clipped_root_mean_squares` does: a float32 scalar.
+    """Returns the RMS, as `moments.clipped_root_mean_squares` does: a float32 scalar.
 
     Args:
         rows: The rows of the clipped gradient.

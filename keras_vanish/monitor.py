@@ -119,13 +119,7 @@ class GradientMonitor(keras.callbacks.Callback):
         super().__init__()
         self._backend = backend.load(keras.backend.backend())
         self._every = _updates_between_readings(update_freq)
-        if on_diagnosis is not None and not callable(on_diagnosis):
-            raise ValueError(
-                "on_diagnosis must be callable with a Diagnosis. "
-                f"Received: on_diagnosis={on_diagnosis!r}."
-            )
-        if probe not in (True, False, "auto"):
-            raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
+        _check(probe, on_diagnosis)
         self.log_dir = None if log_dir is None else file_system.usable(log_dir)
         self.histograms = histograms
         self.probe = probe
@@ -282,19 +276,9 @@ class GradientMonitor(keras.callbacks.Callback):
             ValueError: If there is no optimizer, or if `update_freq` is `"epoch"`: the end of an
                 epoch is unknown in a custom loop.
         """
-        if self._every is None:
-            raise ValueError(
-                "A custom training loop does not tell where an epoch ends. Received: "
-                'update_freq="epoch". Give a number of optimizer steps.'
-            )
-        optimizer = optimizer if optimizer is not None else getattr(model, "optimizer", None)
-        if optimizer is None:
-            raise ValueError(
-                "watch needs the optimizer that the loop uses. Received: optimizer=None and "
-                f"a model {model.name!r} that is not compiled. Pass optimizer=..."
-            )
+        every, optimizer = _every_of_loop(self._every), _optimizer_of_loop(model, optimizer)
         self._installation = None
-        loop = loop_for(self._backend, model, optimizer, self._every, self._rescue)
+        loop = loop_for(self._backend, model, optimizer, every, self._rescue)
         session = self._new_session(model, {loop.main: optimizer}, loop)
         session.begin_steps()
         self._session = session
@@ -351,6 +335,38 @@ class GradientMonitor(keras.callbacks.Callback):
             twin._history.move(twin.log_dir)
         twin._copies = 0
         return twin
+
+
+def _check(probe: object, on_diagnosis: object) -> None:
+    """Raises a ValueError unless the two arguments are what they must be."""
+    if on_diagnosis is not None and not callable(on_diagnosis):
+        raise ValueError(
+            "on_diagnosis must be callable with a Diagnosis. "
+            f"Received: on_diagnosis={on_diagnosis!r}."
+        )
+    if probe not in (True, False, "auto"):
+        raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
+
+
+def _every_of_loop(every: int | None) -> int:
+    """The number of updates between readings, which a custom loop must have."""
+    if every is None:
+        raise ValueError(
+            "A custom training loop does not tell where an epoch ends. Received: "
+            'update_freq="epoch". Give a number of optimizer steps.'
+        )
+    return every
+
+
+def _optimizer_of_loop(model: Any, optimizer: Any) -> Any:
+    """The optimizer that a custom loop was said to use, or the compiled one."""
+    optimizer = optimizer if optimizer is not None else getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "watch needs the optimizer that the loop uses. Received: optimizer=None and "
+            f"a model {model.name!r} that is not compiled. Pass optimizer=..."
+        )
+    return optimizer
 
 
 def _updates_between_readings(update_freq: int | str) -> int | None:

@@ -13,6 +13,7 @@ from keras_vanish.capture.backend import Backend, Controls, Installation, Loop, 
 from keras_vanish.diagnosis import Diagnosis, worst
 from keras_vanish.history import History
 from keras_vanish.interventions.intervention import Intervention
+from keras_vanish.limitations import limitations
 from keras_vanish.records.captured import Captured
 from keras_vanish.rescue.rescue import Rescue
 from keras_vanish.rescue.training import Training
@@ -195,33 +196,16 @@ class Session:
         Args:
             probe: Whether the user wants activations to be measured.
         """
-        flags = self._rescue.asked
-        if not self._backend.has_one_rate(self._optimizers):
-            self._warn_of_several(flags, probe)
-        probe = probe and self._watched.gives_batches
-        for about, message in self._backend.limitations(
-            self._model, self._optimizers, flags, probe
-        ):
+        found = limitations(
+            self._backend,
+            self._model,
+            self._optimizers,
+            flags=self._rescue.asked,
+            probe=probe,
+            gives_batches=self._watched.gives_batches,
+        )
+        for about, message in found:
             self._history.warn(about, message)
-
-    def _warn_of_several(self, flags: bool, probe: bool) -> None:
-        names = ", ".join(self._optimizers)
-        if len(self._optimizers) == 1:
-            names = f"a {type(self._optimizers[names]).__name__}"
-        if flags:
-            self._history.warn(
-                "flags",
-                "GradientMonitor's flags auto_* act on the run of one optimizer, with one learning "
-                "rate: they do nothing in this fit."
-                f" Received: a model that holds {names}. Readings go on.",
-            )
-        if probe and len(self._optimizers) > 1:
-            self._history.warn(
-                "probe",
-                "GradientMonitor probes the batch of one optimizer's loss: with several it shows "
-                f"the gradients of weights only. Received: a model that holds {names}. Set "
-                "probe=False to say that this is meant.",
-            )
 
     def _arm(self) -> None:
         for run in self.runs.values():

@@ -110,6 +110,11 @@ class Observation:
         return large and self.log.clipped > 0
 
     @property
+    def held(self) -> bool:
+        """The same as `saved_by_clipping`, under the name that earlier versions gave it."""
+        return self.saved_by_clipping
+
+    @property
     def lost(self) -> str:
         """`"dead"` or `"saturated"` if units are lost in that way; otherwise the empty string."""
         if self.diagnosis is None or self.diagnosis.verdict != "vanishing":

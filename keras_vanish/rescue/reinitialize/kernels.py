@@ -116,6 +116,8 @@ def start(
         like: A variable whose value replaces a random draw; None to draw.
         moves: Whether trained layers compute the inputs of the layer.
     """
+    # This function is long because its steps depend on each other in this order: draw the kernel,
+    # measure what it computes, centre it, and scale it.
     wanted = AIMS.get(aim, _OTHERWISE)
     *others, kernel = kernels_of(layer)
     for other in others:  # The first half of a separable convolution.

@@ -14,7 +14,7 @@ from keras_vanish.interventions.checks import check_number, check_whole
 from keras_vanish.interventions.intervention import Action
 from keras_vanish.records.probed import Probed
 
-MakeLook = Callable[..., Observation]
+MakeObservation = Callable[..., Observation]
 
 FIGURES = st.dictionaries(st.text(), st.floats())
 
@@ -82,7 +82,7 @@ def test_a_dry_run_says_what_would_be_done() -> None:
         assert "would" not in Intervention(7, action, "why").sentence()
 
 
-def test_a_look_counts_the_steps_since_the_last(make_observation: MakeLook) -> None:
+def test_an_observation_counts_the_steps_since_the_last(make_observation: MakeObservation) -> None:
     assert make_observation(step=9, losses=[1.0] * 8, norms=[1.0] * 2).steps_since(3) == 8
     assert make_observation(step=9, norms=[1.0] * 3).steps_since(3) == 3
     # In a custom loop neither is known.
@@ -90,7 +90,7 @@ def test_a_look_counts_the_steps_since_the_last(make_observation: MakeLook) -> N
     assert make_observation(step=9).steps_since(9) == make_observation(step=9).steps_since(12) == 1
 
 
-def test_a_look_knows_the_update_ratios(make_observation: MakeLook) -> None:
+def test_an_observation_knows_the_update_ratios(make_observation: MakeObservation) -> None:
     observation = make_observation(ratio=[0.1, 0.2, 0.6])
     assert observation.update_ratios == pytest.approx((0.1, 0.2, 0.6))
     assert observation.update_ratio == pytest.approx(0.2)
@@ -100,14 +100,16 @@ def test_a_look_knows_the_update_ratios(make_observation: MakeLook) -> None:
     assert math.isnan(make_observation(recorded=False).update_ratio)
 
 
-def test_a_look_sees_weights_that_are_thrown_about(make_observation: MakeLook) -> None:
+def test_an_observation_sees_weights_that_are_thrown_about(
+    make_observation: MakeObservation,
+) -> None:
     assert make_observation(ratio=1.5).thrown
     assert not make_observation(ratio=0.5).thrown
     assert not make_observation(rms=[10.0, 0.1, 1e-3]).thrown  # It explodes otherwise.
     assert not make_observation(ratio=1.5, recorded=False).thrown
 
 
-def test_a_look_knows_what_was_clipped_away(make_observation: MakeLook) -> None:
+def test_an_observation_knows_what_was_clipped_away(make_observation: MakeObservation) -> None:
     # Updates of 0.01 where plain gradient descent makes 20 * 0.05.
     fields: dict[str, Any] = {"ratio": 0.1, "rms": [0.05] * 3, "rate": 20.0, "clipped": 1}
     observation = make_observation(**fields)
@@ -129,8 +131,8 @@ def test_a_look_knows_what_was_clipped_away(make_observation: MakeLook) -> None:
     assert make_observation(**{**fields, "rate": 0.01}).unclipped_ratio == pytest.approx(0.1)
 
 
-def test_a_look_sees_lost_units(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+def test_an_observation_sees_lost_units(
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     saturated = make_probed(saturated_fraction=1.0)
     dead = make_probed(dead_fraction=[1.0, 0.0, 0.0], loss=1.0, shuffled_loss=1.0)
@@ -141,7 +143,9 @@ def test_a_look_sees_lost_units(
     assert make_observation().lost == ""
 
 
-def test_where_little_is_let_through_nothing_is_held(make_observation: MakeLook) -> None:
+def test_where_little_is_let_through_nothing_is_saved_by_clipping(
+    make_observation: MakeObservation,
+) -> None:
     observation = make_observation(ratio=0.005, rms=[0.05] * 3, rate=20.0, clipped=1)
     assert observation.unclipped_ratio == pytest.approx(10.0)
     assert not observation.saved_by_clipping

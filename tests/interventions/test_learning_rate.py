@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras_vanish.interventions import Intervention, LearningRateControl, Observation
 from keras_vanish.interventions.learning_rate import RateState
 
-MakeLook = Callable[..., Observation]
+MakeObservation = Callable[..., Observation]
 
 CONTROL = LearningRateControl()
 CALM = [2.0] * 10
@@ -21,10 +21,10 @@ CALM = [2.0] * 10
 CLIPPED = [0.05, 0.1, 0.2]
 
 
-def run(looks: Iterable[Observation], control: LearningRateControl = CONTROL) -> Any:
+def run(observations: Iterable[Observation], control: LearningRateControl = CONTROL) -> Any:
     """The last state, and all interventions."""
     state, done = control.begin(), []
-    for observation in looks:
+    for observation in observations:
         state, act = control.decide(state, observation)
         done += [act] if act else []
     return state, done
@@ -41,7 +41,7 @@ def test_it_begins_with_the_rate_as_it_is() -> None:
 # Lowering.
 
 
-def test_updates_that_are_far_too_large_lower_it_at_once(make_observation: MakeLook) -> None:
+def test_updates_that_are_far_too_large_lower_it_at_once(make_observation: MakeObservation) -> None:
     state, (act,) = run([make_observation(step=5, ratio=40.0, rate=2.0)])
     assert state.factor == pytest.approx(0.01 / 40)
     assert act.action == "lower_rate"
@@ -52,12 +52,12 @@ def test_updates_that_are_far_too_large_lower_it_at_once(make_observation: MakeL
     assert "40 times" in act.reason
 
 
-def test_a_single_reading_that_is_not_certain_does_not(make_observation: MakeLook) -> None:
+def test_a_single_reading_that_is_not_certain_does_not(make_observation: MakeObservation) -> None:
     assert run([make_observation(ratio=2.0, verdict="healthy")])[1] == []
     assert actions(run([make_observation(ratio=2.0, verdict="exploding")])[1]) == ["lower_rate"]
 
 
-def test_the_calm_before_tells_by_how_much(make_observation: MakeLook) -> None:
+def test_the_calm_before_tells_by_how_much(make_observation: MakeObservation) -> None:
     state, _ = run([make_observation(ratio=0.1), make_observation(ratio=1e6)])
     assert state.factor == pytest.approx(0.1)
     state, _ = run([make_observation(ratio=0.001), make_observation(ratio=1e6)])
@@ -66,13 +66,13 @@ def test_the_calm_before_tells_by_how_much(make_observation: MakeLook) -> None:
     assert state.factor == pytest.approx(1e-4)
 
 
-def test_explosions_of_another_cause_do_not_lower_it(make_observation: MakeLook) -> None:
+def test_explosions_of_another_cause_do_not_lower_it(make_observation: MakeObservation) -> None:
     observation = make_observation(rms=[10.0, 0.1, 1e-3])
     assert (observation.verdict, observation.thrown) == ("exploding", False)
     assert run([observation] * 30)[1] == []
 
 
-def test_divergence_lowers_it(make_observation: MakeLook) -> None:
+def test_divergence_lowers_it(make_observation: MakeObservation) -> None:
     bad = make_observation(losses=[9.0] * 40)
     state, (act,) = run([make_observation(losses=[2.0] * 40), bad])
     assert state.factor == CONTROL.cut
@@ -80,7 +80,7 @@ def test_divergence_lowers_it(make_observation: MakeLook) -> None:
     assert "9, after 2 at best and 2 at first" in act.reason
 
 
-def test_oscillation_lowers_it(make_observation: MakeLook) -> None:
+def test_oscillation_lowers_it(make_observation: MakeObservation) -> None:
     swings = [2.0 + (-1) ** step for step in range(80)]
     state, done = run([make_observation(losses=swings, ratio=0.01)])
     assert (state.factor, actions(done)) == (CONTROL.cut, ["lower_rate"])
@@ -89,7 +89,7 @@ def test_oscillation_lowers_it(make_observation: MakeLook) -> None:
     assert run([make_observation(losses=swings, ratio=1e-4)])[1] == []
 
 
-def test_clipping_most_of_the_steps_lowers_it(make_observation: MakeLook) -> None:
+def test_clipping_most_of_the_steps_lowers_it(make_observation: MakeObservation) -> None:
     def clips(count: int, **more: Any) -> Any:
         observation = make_observation(norms=[1.0] * 5, clipped=count, **{"ratio": CLIPPED, **more})
         return run([make_observation(ratio=0.001), *[observation] * 4])
@@ -106,13 +106,13 @@ def test_clipping_most_of_the_steps_lowers_it(make_observation: MakeLook) -> Non
     assert run([*falling, clipped])[1] == []
 
 
-def test_only_the_last_updates_count_as_clipped(make_observation: MakeLook) -> None:
+def test_only_the_last_updates_count_as_clipped(make_observation: MakeObservation) -> None:
     calm = make_observation(norms=[1.0] * 20)
     clipped = make_observation(norms=[1.0] * 20, clipped=20, ratio=CLIPPED)
     assert actions(run([*[calm] * 50, clipped])[1]) == ["lower_rate"]
 
 
-def test_first_updates_that_are_clipped_lower_it_at_once(make_observation: MakeLook) -> None:
+def test_first_updates_that_are_clipped_lower_it_at_once(make_observation: MakeObservation) -> None:
     # Plain gradient descent at a rate of 20, clipped to a hundredth.
     observation = make_observation(ratio=0.1, rms=[0.05] * 3, rate=20.0, norms=[1.0], clipped=1)
     assert observation.saved_by_clipping
@@ -123,20 +123,20 @@ def test_first_updates_that_are_clipped_lower_it_at_once(make_observation: MakeL
     assert run([make_observation(), observation])[1] == []
 
 
-def test_it_cools_down_after_a_change(make_observation: MakeLook) -> None:
+def test_it_cools_down_after_a_change(make_observation: MakeObservation) -> None:
     bad = make_observation(ratio=40.0, losses=[2.0] * 10, verdict="exploding")
     assert len(run([bad] * 5)[1]) == 1
     assert len(run([bad] * 6)[1]) == 2
 
 
-def test_what_did_not_help_is_done_less_often(make_observation: MakeLook) -> None:
+def test_what_did_not_help_is_done_less_often(make_observation: MakeObservation) -> None:
     diverging = [make_observation(losses=[2.0] * 50)] + [make_observation(losses=[9.0] * 50)] * 40
     _, done = run(diverging)
     # After 50, 100, 200, 400 and 800 steps more.
     assert len(done) == 6
 
 
-def test_it_is_never_lowered_below_the_lowest(make_observation: MakeLook) -> None:
+def test_it_is_never_lowered_below_the_lowest(make_observation: MakeObservation) -> None:
     control = LearningRateControl(lowest=0.1, cool_down=1)
     state, done = run([make_observation(ratio=1e9)] * 5, control)
     assert state.factor == 0.1
@@ -146,24 +146,24 @@ def test_it_is_never_lowered_below_the_lowest(make_observation: MakeLook) -> Non
 # Restoring.
 
 
-def lowered(make_observation: MakeLook, **more: Any) -> RateState:
+def lowered(make_observation: MakeObservation, **more: Any) -> RateState:
     """Lowered to a half, because the loss had risen far; it was at its best with 2."""
-    looks = [make_observation(losses=[4.0] * 10), make_observation(losses=[2.0] * 40)]
-    state, (act,) = run([*looks, make_observation(losses=[9.0] * 40)])
+    observations = [make_observation(losses=[4.0] * 10), make_observation(losses=[2.0] * 40)]
+    state, (act,) = run([*observations, make_observation(losses=[9.0] * 40)])
     assert (act.action, state.factor, state.trend.best) == ("lower_rate", 0.5, 2.0)
     return dataclasses.replace(state, **more)
 
 
-def decided(state: RateState, looks: Iterable[Observation], control: Any = CONTROL) -> Any:
-    """The last state, and what was done at each look."""
+def decided(state: RateState, observations: Iterable[Observation], control: Any = CONTROL) -> Any:
+    """The last state, and what was done after each observation."""
     done = []
-    for observation in looks:
+    for observation in observations:
         state, act = control.decide(state, observation)
         done.append(act.action if act else None)
     return state, done
 
 
-def test_a_lowered_rate_is_doubled_on_trial(make_observation: MakeLook) -> None:
+def test_a_lowered_rate_is_doubled_on_trial(make_observation: MakeObservation) -> None:
     state, done = decided(
         lowered(make_observation, factor=0.25), [make_observation(losses=CALM)] * 12
     )
@@ -192,7 +192,7 @@ def test_a_lowered_rate_is_doubled_on_trial(make_observation: MakeLook) -> None:
     ],
 )
 def test_what_is_not_calm_does_not_restore_it(
-    make_observation: MakeLook, more: dict[str, Any]
+    make_observation: MakeObservation, more: dict[str, Any]
 ) -> None:
     state, done = decided(
         lowered(make_observation), [make_observation(**{"losses": CALM, **more})] * 9
@@ -202,7 +202,7 @@ def test_what_is_not_calm_does_not_restore_it(
 
 
 def test_nothing_is_tried_where_nothing_is_to_be_gained(
-    make_observation: MakeLook, make_probed: Callable[..., Any]
+    make_observation: MakeObservation, make_probed: Callable[..., Any]
 ) -> None:
     for loss, tried in ((0.02, True), (0.009, False)):
         probed = make_probed(loss=loss, shuffled_loss=1.0)
@@ -212,21 +212,21 @@ def test_nothing_is_tried_where_nothing_is_to_be_gained(
         assert ("restore_rate" in done) == tried
 
 
-def test_a_single_small_update_is_not_what_is_usual(make_observation: MakeLook) -> None:
+def test_a_single_small_update_is_not_what_is_usual(make_observation: MakeObservation) -> None:
     large, small = (make_observation(losses=CALM, ratio=ratio) for ratio in (0.008, 0.001))
     assert set(decided(lowered(make_observation), [large, small, large] * 3)[1]) == {None}
     assert "restore_rate" in decided(lowered(make_observation), [small, large, small] * 3)[1]
 
 
-def test_where_the_loss_is_not_known_it_takes_longer(make_observation: MakeLook) -> None:
+def test_where_the_loss_is_not_known_it_takes_longer(make_observation: MakeObservation) -> None:
     state, _ = run([make_observation(step=0, ratio=40.0)])
-    looks = [make_observation(step=step, ratio=0.001) for step in range(10, 230, 10)]
-    state, done = decided(state, looks)
+    observations = [make_observation(step=step, ratio=0.001) for step in range(10, 230, 10)]
+    state, done = decided(state, observations)
     assert done.index("restore_rate") == 19
     assert state.factor == pytest.approx(2 * 0.01 / 40)
 
 
-def on_trial(make_observation: MakeLook) -> RateState:
+def on_trial(make_observation: MakeObservation) -> RateState:
     """Doubled from 0.125 a moment ago, with a loss of 2; it was 4 at first."""
     state, done = decided(
         lowered(make_observation, factor=0.125), [make_observation(losses=CALM)] * 5
@@ -235,7 +235,9 @@ def on_trial(make_observation: MakeLook) -> RateState:
     return state
 
 
-def test_a_trial_that_ends_with_a_higher_loss_is_taken_back(make_observation: MakeLook) -> None:
+def test_a_trial_that_ends_with_a_higher_loss_is_taken_back(
+    make_observation: MakeObservation,
+) -> None:
     worse = make_observation(losses=[2.1] * 10)
     state, done = decided(on_trial(make_observation), [worse] * 5)
     assert done == [None] * 4 + ["take_back_rate"]
@@ -251,10 +253,10 @@ def test_a_trial_that_ends_with_a_higher_loss_is_taken_back(make_observation: Ma
 
 
 def test_a_loss_that_is_thrown_up_and_comes_down_again_is_no_failure(
-    make_observation: MakeLook,
+    make_observation: MakeObservation,
 ) -> None:
-    looks = [make_observation(losses=[loss] * 10) for loss in (3.9, 3.0, 2.2, 1.9, 1.9, 1.9)]
-    state, done = decided(on_trial(make_observation), looks)
+    observations = [make_observation(losses=[loss] * 10) for loss in (3.9, 3.0, 2.2, 1.9, 1.9, 1.9)]
+    state, done = decided(on_trial(make_observation), observations)
     # It is so good that a larger one is tried at once.
     assert done == [None] * 4 + ["restore_rate", None]
     assert (state.before, state.failed) == (0.25, False)
@@ -264,7 +266,7 @@ def test_a_loss_that_is_thrown_up_and_comes_down_again_is_no_failure(
     ]
 
 
-def test_trouble_on_trial_takes_it_back(make_observation: MakeLook) -> None:
+def test_trouble_on_trial_takes_it_back(make_observation: MakeObservation) -> None:
     for bad in (make_observation(losses=[9.0] * 40), make_observation(losses=CALM, ratio=40.0)):
         state, done = decided(on_trial(make_observation), [bad])
         assert done == ["take_back_rate"]
@@ -272,7 +274,7 @@ def test_trouble_on_trial_takes_it_back(make_observation: MakeLook) -> None:
         assert state.failed
 
 
-def test_a_rollback_on_trial_is_a_failure_of_it(make_observation: MakeLook) -> None:
+def test_a_rollback_on_trial_is_a_failure_of_it(make_observation: MakeObservation) -> None:
     assert CONTROL.lowered(on_trial(make_observation), 0.5).failed
     assert not CONTROL.lowered(lowered(make_observation), 0.5).failed
     assert math.isnan(CONTROL.forget(on_trial(make_observation)).before)
@@ -281,7 +283,7 @@ def test_a_rollback_on_trial_is_a_failure_of_it(make_observation: MakeLook) -> N
 # A run that does not settle.
 
 
-def test_large_updates_with_no_progress_lower_it_further(make_observation: MakeLook) -> None:
+def test_large_updates_with_no_progress_lower_it_further(make_observation: MakeObservation) -> None:
     stuck = make_observation(losses=CALM, ratio=0.02)
     state, done = decided(lowered(make_observation), [stuck] * 11)
     assert done == [None] * 10 + ["lower_rate"]
@@ -295,7 +297,7 @@ def test_large_updates_with_no_progress_lower_it_further(make_observation: MakeL
     assert set(decided(lowered(make_observation), falling)[1]) == {None}
 
 
-def test_a_loss_that_stays_apart_from_its_best_lowers_it(make_observation: MakeLook) -> None:
+def test_a_loss_that_stays_apart_from_its_best_lowers_it(make_observation: MakeObservation) -> None:
     state, _ = decided(
         lowered(make_observation), [make_observation(losses=[1.0] * 10, ratio=0.008)] * 3
     )
@@ -313,15 +315,20 @@ def test_a_loss_that_stays_apart_from_its_best_lowers_it(make_observation: MakeL
     assert after(2.8) == {None}
 
 
-def test_only_a_run_that_was_rescued_is_taken_for_unsettled(make_observation: MakeLook) -> None:
-    looks = [make_observation(losses=[4.0] * 10), *[make_observation(losses=CALM, ratio=0.02)] * 30]
-    assert run(looks)[1] == []
-    state, _ = run(looks[:1])
-    _, done = decided(CONTROL.renewed(state), looks[1:])
+def test_only_a_run_that_was_rescued_is_taken_for_unsettled(
+    make_observation: MakeObservation,
+) -> None:
+    observations = [
+        make_observation(losses=[4.0] * 10),
+        *[make_observation(losses=CALM, ratio=0.02)] * 30,
+    ]
+    assert run(observations)[1] == []
+    state, _ = run(observations[:1])
+    _, done = decided(CONTROL.renewed(state), observations[1:])
     assert "lower_rate" in done
 
 
-def test_much_momentum_calls_for_smaller_updates(make_observation: MakeLook) -> None:
+def test_much_momentum_calls_for_smaller_updates(make_observation: MakeObservation) -> None:
     for momentum, aim in ((0.0, 0.01), (0.9, 0.01), (0.99, 0.001)):
         state, _ = run([make_observation(ratio=4.0, momentum=momentum)])
         assert state.factor == pytest.approx(aim / 4)
@@ -330,12 +337,12 @@ def test_much_momentum_calls_for_smaller_updates(make_observation: MakeLook) -> 
 # Raising.
 
 
-def starved(make_observation: MakeLook, **more: Any) -> Observation:
+def starved(make_observation: MakeObservation, **more: Any) -> Observation:
     fields: dict[str, Any] = {"losses": CALM, "ratio": 1e-7, "learned": False}
     return make_observation(**{**fields, **more})
 
 
-def test_a_run_that_is_starved_evenly_is_raised(make_observation: MakeLook) -> None:
+def test_a_run_that_is_starved_evenly_is_raised(make_observation: MakeObservation) -> None:
     state, done = run([starved(make_observation)] * 21)
     assert actions(done) == ["raise_rate"]
     assert state.factor == 10.0
@@ -343,15 +350,15 @@ def test_a_run_that_is_starved_evenly_is_raised(make_observation: MakeLook) -> N
     assert done[0].after == pytest.approx({"factor": 10.0, "learning_rate": 1.0})
 
 
-def test_it_is_never_raised_above_the_highest(make_observation: MakeLook) -> None:
-    looks = [starved(make_observation, rate=0.1)]
+def test_it_is_never_raised_above_the_highest(make_observation: MakeObservation) -> None:
+    observations = [starved(make_observation, rate=0.1)]
     state, done = CONTROL.begin(), []
     for _ in range(400):
         state, act = CONTROL.decide(state, starved(make_observation, rate=0.1 * state.factor))
         done += [act] if act else []
     assert state.factor == 1000.0
     assert len(done) == 3
-    state, done = run(looks * 400, LearningRateControl(highest=1))
+    state, done = run(observations * 400, LearningRateControl(highest=1))
     assert (state.factor, done) == (1.0, [])
 
 
@@ -370,17 +377,19 @@ def test_it_is_never_raised_above_the_highest(make_observation: MakeLook) -> Non
     ],
 )
 def test_what_is_not_starved_evenly_is_not_raised(
-    make_observation: MakeLook, more: dict[str, Any]
+    make_observation: MakeObservation, more: dict[str, Any]
 ) -> None:
     assert run([starved(make_observation, **more)] * 300)[1] == []
 
 
-def test_a_falling_loss_is_not_starved(make_observation: MakeLook) -> None:
-    looks = [starved(make_observation, losses=[2.0 * 0.999**step] * 10) for step in range(300)]
-    assert run(looks)[1] == []
+def test_a_falling_loss_is_not_starved(make_observation: MakeObservation) -> None:
+    observations = [
+        starved(make_observation, losses=[2.0 * 0.999**step] * 10) for step in range(300)
+    ]
+    assert run(observations)[1] == []
 
 
-def test_a_warm_up_is_waited_for(make_observation: MakeLook) -> None:
+def test_a_warm_up_is_waited_for(make_observation: MakeObservation) -> None:
     warm_up = [starved(make_observation, rate=1e-6 * step) for step in range(1, 301)]
     assert run(warm_up)[1] == []
     assert actions(run([*warm_up, *[starved(make_observation, rate=3e-4)] * 21])[1]) == [
@@ -388,7 +397,9 @@ def test_a_warm_up_is_waited_for(make_observation: MakeLook) -> None:
     ]
 
 
-def test_a_raise_after_which_the_loss_rises_is_taken_back(make_observation: MakeLook) -> None:
+def test_a_raise_after_which_the_loss_rises_is_taken_back(
+    make_observation: MakeObservation,
+) -> None:
     worse = starved(make_observation, losses=[2.5] * 20, rate=1.0)
     state, done = run([*[starved(make_observation)] * 21, worse, *[worse] * 100])
     assert actions(done) == ["raise_rate", "take_back_rate"]
@@ -397,16 +408,16 @@ def test_a_raise_after_which_the_loss_rises_is_taken_back(make_observation: Make
 
 
 def test_a_raise_after_which_updates_are_too_large_is_taken_back(
-    make_observation: MakeLook,
+    make_observation: MakeObservation,
 ) -> None:
     state, done = run([*[starved(make_observation)] * 21, make_observation(ratio=40.0, rate=1.0)])
     assert actions(done) == ["raise_rate", "take_back_rate"]
     assert state.factor <= 1.0
 
 
-def test_a_run_that_had_to_be_lowered_is_not_raised(make_observation: MakeLook) -> None:
-    looks = [make_observation(ratio=40.0), *[starved(make_observation, rate=1e-4)] * 300]
-    state, done = run(looks)
+def test_a_run_that_had_to_be_lowered_is_not_raised(make_observation: MakeObservation) -> None:
+    observations = [make_observation(ratio=40.0), *[starved(make_observation, rate=1e-4)] * 300]
+    state, done = run(observations)
     assert "raise_rate" not in actions(done)
     assert state.factor <= 1.0
 
@@ -414,7 +425,7 @@ def test_a_run_that_had_to_be_lowered_is_not_raised(make_observation: MakeLook) 
 # What holds in general.
 
 
-LOOKS = st.fixed_dictionaries(
+FIELDS = st.fixed_dictionaries(
     {
         "ratio": st.sampled_from([1e-7, 1e-3, 0.1, 2.0, 1e6]),
         "losses": st.sampled_from([(), (2.0,) * 60, (9.0,) * 60, (1.0, 3.0) * 40]),
@@ -430,15 +441,15 @@ LOOKS = st.fixed_dictionaries(
 
 
 @settings(deadline=None, max_examples=50)
-@given(fields=st.lists(LOOKS, max_size=12))
+@given(fields=st.lists(FIELDS, max_size=12))
 def test_the_factor_stays_within_its_bounds(
-    make_observation: MakeLook, fields: list[dict[str, Any]]
+    make_observation: MakeObservation, fields: list[dict[str, Any]]
 ) -> None:
     control = LearningRateControl(lowest=1e-3, highest=20.0, cool_down=1, calm=60)
     state = control.begin()
-    for observation in fields:
+    for given in fields:
         kept = str(state)
-        after, act = control.decide(state, make_observation(**observation))
+        after, act = control.decide(state, make_observation(**given))
         assert str(state) == kept
         assert 1e-3 <= after.factor <= 20.0
         assert (act is None) == (after.factor == state.factor)
@@ -451,20 +462,20 @@ def test_the_factor_stays_within_its_bounds(
 
 
 @settings(deadline=None, max_examples=50)
-@given(fields=st.lists(LOOKS, max_size=12), exponent=st.integers(-20, 20))
+@given(fields=st.lists(FIELDS, max_size=12), exponent=st.integers(-20, 20))
 def test_a_factor_of_the_loss_changes_nothing_if_the_rate_has_it_too(
-    make_scaled_observation: MakeLook, fields: list[dict[str, Any]], exponent: int
+    make_scaled_observation: MakeObservation, fields: list[dict[str, Any]], exponent: int
 ) -> None:
     factor = 2.0**exponent
 
     def factors(scale: float) -> list[float]:
-        looks = [make_scaled_observation(observation, scale) for observation in fields]
-        return [act.after["factor"] for act in run(looks)[1]]
+        observations = [make_scaled_observation(given, scale) for given in fields]
+        return [act.after["factor"] for act in run(observations)[1]]
 
     assert factors(factor) == factors(1.0)
 
 
-def test_a_run_that_was_taken_back_is_judged_anew(make_observation: MakeLook) -> None:
+def test_a_run_that_was_taken_back_is_judged_anew(make_observation: MakeObservation) -> None:
     state, _ = run([make_observation(losses=[2.0] * 50), make_observation(losses=[9.0] * 19)])
     forgotten = CONTROL.forget(state)
     assert CONTROL.decide(state, make_observation(losses=[9.0] * 19))[1] is not None
@@ -473,7 +484,7 @@ def test_a_run_that_was_taken_back_is_judged_anew(make_observation: MakeLook) ->
     assert forgotten.trend.first == 2.0
 
 
-def test_a_cut_that_was_too_much_is_corrected_once(make_observation: MakeLook) -> None:
+def test_a_cut_that_was_too_much_is_corrected_once(make_observation: MakeObservation) -> None:
     def after(ratio: float, share: float = 1e-4) -> list[float]:
         state, factors = CONTROL.lowered(CONTROL.begin(), share), []
         for step in (10, 20, 30):
@@ -492,7 +503,7 @@ def test_a_cut_that_was_too_much_is_corrected_once(make_observation: MakeLook) -
 
 
 def test_units_that_are_lost_say_nothing_against_a_cut(
-    make_observation: MakeLook, make_probed: Callable[..., Any]
+    make_observation: MakeObservation, make_probed: Callable[..., Any]
 ) -> None:
     state = CONTROL.lowered(CONTROL.begin(), 1e-4)
     dead = make_probed(rms=[0, 0, 1.0], dead_fraction=[0, 0, 1.0])
@@ -501,7 +512,7 @@ def test_units_that_are_lost_say_nothing_against_a_cut(
     assert CONTROL.decide(state, observation)[1] is None
 
 
-def test_what_a_rollback_lowered_is_tried_again(make_observation: MakeLook) -> None:
+def test_what_a_rollback_lowered_is_tried_again(make_observation: MakeObservation) -> None:
     state = CONTROL.lowered(CONTROL.begin(), 0.01)
     assert state.factor == 0.01
     state, done = decided(state, [make_observation(losses=[1.0] * 10, ratio=0.002)] * 5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from keras_vanish.diagnosis import Verdict, diagnose
 from keras_vanish.interventions import Observation
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.step_log import StepLog
+
+# Tests of this folder and those below import what they share.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from policy_runs import MakeObservation, actions, decisions
 
 from keras_vanish.interventions import Intervention, Observation, Reinitialization
 from keras_vanish.records.probed import Probed
 
-MakeObservation = Callable[..., Observation]
 MakeProbed = Callable[..., Probed]
 
 POLICY = Reinitialization()
@@ -24,15 +24,7 @@ GROWING = VANISHING[::-1]
 def run(
     observations: Iterable[Observation], policy: Reinitialization = POLICY
 ) -> list[Intervention | None]:
-    state, found = policy.begin(), []
-    for observation in observations:
-        state, act = policy.decide(state, observation)
-        found.append(act)
-    return found
-
-
-def actions(found: list[Intervention | None]) -> list[str]:
-    return [act.action for act in found if act is not None]
+    return decisions(policy, observations)[1]
 
 
 @pytest.mark.parametrize("learned", [None, False])

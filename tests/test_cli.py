@@ -5,10 +5,10 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.cli import main
 from keras_vanish.diagnosis import diagnose
@@ -16,8 +16,6 @@ from keras_vanish.logs.event_writer import EventWriter
 from keras_vanish.records.readings import Reading
 from keras_vanish.report import doctor
 from keras_vanish.report.table import render
-
-MakeReading = Callable[..., Reading]
 
 
 def write(log_dir: Path, *readings: Reading) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,8 +27,6 @@ from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 Falling = Callable[..., list[float]]
 Close = Callable[..., Any]
 

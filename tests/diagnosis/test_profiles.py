@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,13 +25,10 @@ from keras_vanish.diagnosis.profiles import (
     vanishing_by,
     weight_profile,
 )
-from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.recurrent import RecurrentReading
 from keras_vanish.records.statistics import COLUMNS
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 Falling = Callable[..., list[float]]
 Close = Callable[..., Any]
 

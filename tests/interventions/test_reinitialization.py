@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from factories import MakeProbed
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_runs import MakeObservation, actions, decisions
 
 from keras_vanish.interventions import Intervention, Observation, Reinitialization
-from keras_vanish.records.probed import Probed
-
-MakeProbed = Callable[..., Probed]
 
 POLICY = Reinitialization()
 VANISHING = [1e-9, 1e-6, 1e-3]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from factories import MakeReading
 from tensorboard.compat.proto.event_pb2 import Event
 
 from keras_vanish.diagnosis import Diagnosis, diagnose
@@ -15,9 +16,7 @@ from keras_vanish.logs.decoding import readings
 from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tags import Kind, kind_of
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 
-MakeReading = Callable[..., Reading]
 Array = npt.NDArray[Any]
 
 

@@ -4,14 +4,14 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import MakeReading
+from processes import run_python
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -29,7 +29,6 @@ from keras_vanish.logs.events import read
 from keras_vanish.logs.histograms import Histograms
 from keras_vanish.logs.scalars import scalars
 from keras_vanish.records.bins import BINS
-from keras_vanish.records.readings import Reading
 
 Write = Callable[..., list[Diagnosis]]
 Files = Callable[[Path], list[Path]]
@@ -37,8 +36,6 @@ Files = Callable[[Path], list[Path]]
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")
-
-MakeReading = Callable[..., Reading]
 
 
 def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
@@ -263,10 +260,6 @@ def test_tensorboard_has_the_record(
     assert [event.step for event in accumulator.Tensors(by_names[3])] == [1]
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
 def test_writing_does_not_need_tensorflow(
     write: Write, tmp_path: Path, make_reading: MakeReading
 ) -> None:
@@ -275,6 +268,8 @@ def test_writing_does_not_need_tensorflow(
     code = f"""
 import sys
 sys.modules["tensorflow"] = None
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
 (diagnosis,) = read({str(tmp_path / "a")!r})
 writer = EventWriter({str(tmp_path / "b")!r})
 writer.write(diagnosis, None, "healthy")
@@ -282,5 +277,5 @@ writer.write(diagnosis, None, "healthy")
 writer.close()
 print(read({str(tmp_path / "b")!r}) == [diagnosis])
 """
-    done = run(code)
+    done = run_python(code)
     assert done.stdout.split() == ["True"], done.stderr

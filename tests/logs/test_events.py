@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import MakeReading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from processes import run_python
 
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.logs.events import read
@@ -23,9 +23,6 @@ from keras_vanish.records.statistics import COLUMNS
 
 Write = Callable[..., list[Diagnosis]]
 Files = Callable[[Path], list[Path]]
-
-
-MakeReading = Callable[..., Reading]
 
 
 @st.composite
@@ -176,10 +173,6 @@ def test_a_file_of_another_version(
         read(tmp_path)
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
 def test_reading_does_not_import_tensorflow(
     write: Write, tmp_path: Path, make_reading: MakeReading
 ) -> None:
@@ -188,5 +181,5 @@ def test_reading_does_not_import_tensorflow(
         "import sys; from keras_vanish.logs.events import read; "
         f"print(len(read({str(tmp_path)!r})), 'tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
-    done = run(code)
+    done = run_python(code)
     assert done.stdout.split() == ["1", "False", "False"], done.stderr

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from factories import MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event
@@ -16,10 +17,7 @@ from keras_vanish.logs.metadata import Description, described_by
 from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tags import Kind, tag_of
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
-
-MakeReading = Callable[..., Reading]
 
 
 def event_of(diagnosis: Diagnosis) -> Event:

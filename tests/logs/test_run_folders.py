@@ -4,16 +4,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from factories import MakeReading
+
 from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.logs.run_folders import runs
 from keras_vanish.logs.tfrecord import frame
-from keras_vanish.records.readings import Reading
 
 Write = Callable[..., list[Diagnosis]]
 Files = Callable[[Path], list[Path]]
-
-
-MakeReading = Callable[..., Reading]
 
 
 def test_runs(write: Write, tmp_path: Path, make_reading: MakeReading) -> None:

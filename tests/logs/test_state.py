@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
@@ -14,8 +14,6 @@ from keras_vanish.logs.file_system import write_whole
 from keras_vanish.logs.interventions_log import append
 from keras_vanish.logs.state import NAME, State, begun, find
 from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 def written(folder: Path, *readings: Reading) -> str:

@@ -5,18 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import THRESHOLD, diagnose
 from keras_vanish.diagnosis.findings.growth import growth_by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.records.recurrent import RecurrentReading
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 Falling = Callable[..., list[float]]
 Close = Callable[..., Any]
 

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 Close = Callable[..., Any]
 Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
 

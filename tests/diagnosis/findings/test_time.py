@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +15,8 @@ from keras_vanish.diagnosis.findings.time import by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, PATIENCE
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.records.recurrent import RecurrentReading
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 Falling = Callable[..., list[float]]
 Close = Callable[..., Any]
 Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.findings.zero_gradient import by_zero_gradient
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-
 
 #: Of a run that has not learned anything.
 STUCK = LearningProgress(count=PATIENCE, share=0.0, best=0.0)

@@ -5,9 +5,10 @@ import statistics
 from typing import Any
 
 import pytest
-from gradient_norms import NORMS, limits, noisy
+from gradient_norms import NORMS, limits
 from hypothesis import given
 from hypothesis import strategies as st
+from numerics import noisy
 
 from keras_vanish.interventions import PercentileClipping
 

@@ -5,9 +5,10 @@ import statistics
 from typing import Any
 
 import pytest
-from gradient_norms import limits, noisy
+from gradient_norms import limits
 from hypothesis import given
 from hypothesis import strategies as st
+from numerics import noisy
 
 from keras_vanish.interventions import Limits, ZScoreClipping
 from keras_vanish.interventions.clipping import NormHistory

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
+from diagnosis_helpers import Outcome
 from factories import MakeProbed, MakeReading
 
 from keras_vanish.diagnosis.findings.dead_units import by_dead_units
-
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
 
 
 @pytest.mark.smoke

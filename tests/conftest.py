@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
+
+# What several tests share and is no fixture.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.

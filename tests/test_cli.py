@@ -5,26 +5,16 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from event_files import write
+from factories import MakeReading
 
 from keras_vanish.cli import main
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.logs.event_writer import EventWriter
-from keras_vanish.records.readings import Reading
 from keras_vanish.report import doctor
 from keras_vanish.report.table import render
-
-MakeReading = Callable[..., Reading]
-
-
-def write(log_dir: Path, *readings: Reading) -> None:
-    writer = EventWriter(log_dir)
-    for reading in readings:
-        writer.write(diagnose(reading), None, "healthy")
-    writer.close()
 
 
 def damage(run: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 from keras_vanish import cli
 
@@ -30,14 +28,7 @@ sys.exit(main(["demo"]))
 def test_what_is_missing_is_named_with_its_extra(
     module: str, begins: str, extra: str, without: Callable[[str], str], tmp_path: Path
 ) -> None:
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", without(module) + DEMO],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(without(module) + DEMO, cwd=tmp_path)
     assert done.returncode == 2
     message = done.stderr.splitlines()[-1]
     assert message.startswith(f"keras-vanish: {begins} Received: ")

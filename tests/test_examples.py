@@ -1,12 +1,12 @@
 """The examples, run as a user runs them."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import environment
 
 import keras_vanish
 from keras_vanish.diagnosis import verdict_of
@@ -35,11 +35,10 @@ SLOW = ("deep_cnn", "encoder_decoder", "rnn_time_series", "transfer_learning")
 
 def run(name: str, log_dir: Path) -> str:
     """What an example prints; its warnings are checked for ours."""
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", "--logdir", log_dir],
         cwd=log_dir.parent,
-        env={**os.environ, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env=environment(),
         capture_output=True,
         text=True,
     )

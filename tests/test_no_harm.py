@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from sklearn.datasets import load_digits
+from digit_images import digits
+from fits import assert_identical
 
 from keras_vanish import GradientMonitor
 from keras_vanish.capture.tensorflow import installation
@@ -129,12 +129,6 @@ def small() -> Any:
     )
 
 
-@functools.cache
-def data(n: int = 144) -> tuple[Array, Array]:
-    digits = load_digits()
-    return digits.data[:n].astype("float32") / 16, digits.target[:n]
-
-
 class Run(NamedTuple):
     """What a run leaves: weights and seeds, the optimizer's variables, the history."""
 
@@ -160,7 +154,7 @@ def run(
         run_eagerly=mode == "eager",
     )
     callbacks = [monitor] if monitor else []
-    history = model.fit(*data(samples), epochs=2, verbose=0, callbacks=callbacks)
+    history = model.fit(*digits(samples), epochs=2, verbose=0, callbacks=callbacks)
     return Run(
         weights=[v.numpy() for v in model.variables],
         state=[v.numpy() for v in model.optimizer.variables],
@@ -169,10 +163,8 @@ def run(
 
 
 def check_same(plain: Run, monitored: Run) -> None:
-    assert len(plain.weights) == len(monitored.weights)
-    assert len(plain.state) == len(monitored.state)
-    for a, b in zip(plain.weights + plain.state, monitored.weights + monitored.state):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(plain.weights, monitored.weights)
+    assert_identical(plain.state, monitored.state)
     assert plain.logs == monitored.logs
 
 
@@ -303,7 +295,7 @@ def compiled_small() -> Any:
 @pytest.mark.smoke
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_a_monitored_model_is_saved_loaded_and_cloned(tmp_path: Path) -> None:
-    x, y = data(64)
+    x, y = digits(64)
     model = compiled_small()
     model.fit(x, y, verbose=0, callbacks=[GradientMonitor(None, update_freq=1)])
     model.save(tmp_path / "model.keras")
@@ -329,11 +321,11 @@ def test_a_checkpoint_within_a_monitored_fit_holds_nothing_of_ours(tmp_path: Pat
     model = compiled_small()
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     monitor = GradientMonitor(None, update_freq=1)
-    model.fit(*data(64), epochs=2, verbose=0, callbacks=[monitor, checkpoint])
+    model.fit(*digits(64), epochs=2, verbose=0, callbacks=[monitor, checkpoint])
     loaded = keras.models.load_model(tmp_path / "1.keras")
     assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
     assert b"keras_vanish" not in (tmp_path / "2.keras").read_bytes()
-    loaded.fit(*data(64), verbose=0)
+    loaded.fit(*digits(64), verbose=0)
 
 
 def test_a_second_fit_with_the_same_another_and_no_monitor_is_bit_identical() -> None:
@@ -344,9 +336,8 @@ def test_a_second_fit_with_the_same_another_and_no_monitor_is_bit_identical() ->
         model = compiled_small()
         for monitor in monitors:
             callbacks = [monitor] if monitor else []
-            model.fit(*data(64), verbose=0, callbacks=callbacks)
+            model.fit(*digits(64), verbose=0, callbacks=callbacks)
         weights.append([v.numpy() for v in model.variables + model.optimizer.variables])
-    for a, b in zip(*weights):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(*weights)
     assert [d.step for d in first.history] == [0, 1, 2, 3]
     assert [d.step for d in second.history] == [4]

@@ -1,15 +1,13 @@
 """The package as a whole: what importing it loads, its public names, its metadata."""
 
-import configparser
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import run_python
+from repository import setup_cfg
 
 import keras_vanish
 
@@ -25,18 +23,6 @@ if TYPE_CHECKING:
     typed_layers: tuple[keras_vanish.LayerReading, ...] = typed_reading.layers
     wrong: int = typed_read[0].verdict  # type: ignore[assignment]
     misspelt = keras_vanish.GradientMonitr  # type: ignore[attr-defined]
-
-
-def run_python(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    environment.pop("KERAS_BACKEND", None)
-    return subprocess.run(
-        [sys.executable, *flags, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def frameworks_loaded_by(statement: str) -> set[str]:
@@ -105,12 +91,6 @@ def test_other_missing_modules_are_not_blamed_on_tensorflow(
     result = run_python(without("numpy") + IMPORT)
     message = result.stderr.splitlines()[-1]
     assert message == "ModuleNotFoundError: No module named 'numpy'"
-
-
-def setup_cfg() -> configparser.ConfigParser:
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    return config
 
 
 def test_tensorflow_is_never_a_hard_dependency() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sklearn.datasets import load_digits
+from fits import assert_identical, state_of
 
 from keras_vanish import GradientMonitor
 
@@ -42,15 +41,12 @@ def _run(
     keras.utils.set_random_seed(1)
     model = make()
     history = fit(model, list(callbacks))
-    variables = [*model.variables, *model.optimizer.variables]
-    return Run(model, [v.numpy() for v in variables], dict(history.history))
+    return Run(model, state_of(model), dict(history.history))
 
 
 def _check_same(plain: Run, monitored: Run) -> None:
     """The same weights, slots and logs, bit for bit, but for the scores in the logs."""
-    assert len(plain.variables) == len(monitored.variables)
-    for a, b in zip(plain.variables, monitored.variables):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(plain.variables, monitored.variables)
     assert set(monitored.logs) - set(plain.logs) == SCORES
     for name, values in plain.logs.items():
         np.testing.assert_array_equal(values, monitored.logs[name], name)
@@ -70,22 +66,10 @@ def _twice(make: Callable[[], Any], fit: Callable[[Any, list[Any]], Any], **opti
     return pair
 
 
-@functools.cache
-def _digits(samples: int = 64) -> tuple[Array, Array]:
-    found = load_digits()
-    return found.data[:samples].astype("float32") / 16, found.target[:samples]
-
-
 @pytest.fixture(scope="session")
 def twice() -> Callable[..., Pair]:
     """The function `twice(make, fit, **options)`."""
     return _twice
-
-
-@pytest.fixture(scope="session")
-def digits() -> Callable[..., tuple[Array, Array]]:
-    """The function `digits(samples=64)`: images in [0, 1], and what they show."""
-    return _digits
 
 
 @pytest.fixture(scope="session")

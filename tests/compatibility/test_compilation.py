@@ -11,17 +11,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from digit_images import digits
+from fits import fitting, steps
+from modes import COMPILED
 
 from keras_vanish import GradientMonitor
 from keras_vanish.records.readings import LayerReading
 
 L = keras.layers
 
-MODES: dict[str, dict[str, Any]] = {
-    "graph": {},
-    "xla": {"jit_compile": True},
-    "eager": {"run_eagerly": True},
-}
 SOAK = pytest.mark.soak
 
 
@@ -51,15 +49,6 @@ def mlp(
         return model
 
     return make
-
-
-def fitting(x: Any, y: Any, **options: Any) -> Callable[..., Any]:
-    options = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
-    return lambda model, callbacks: model.fit(x, y, callbacks=callbacks, **options)
-
-
-def steps(monitor: GradientMonitor) -> list[int]:
-    return [diagnosis.step for diagnosis in monitor.history]
 
 
 def weights_of(layer: Any) -> list[Any]:
@@ -94,7 +83,7 @@ CADENCES: dict[int | str, list[int]] = {
 
 
 @pytest.mark.usefixtures("op_determinism")
-def test_op_determinism(twice: Any, digits: Any) -> None:
+def test_op_determinism(twice: Any) -> None:
     assert len(twice(mlp(), fitting(*digits())).monitor.history) == 8
 
 
@@ -121,10 +110,9 @@ def test_no_recorded_step_is_lost_in_an_execution(
     mode: str,
     run_once: Any,
     check_same: Any,
-    digits: Any,
 ) -> None:
     x, y = digits(160)
-    make = mlp(steps_per_execution=execution, **MODES[mode])
+    make = mlp(steps_per_execution=execution, **COMPILED[mode])
     fit = fitting(x, y, batch_size=4, epochs=2)
     plain = run_once(make, fit)
     # With several steps a call, "epoch" is the first step of the epoch's last call.
@@ -159,10 +147,10 @@ def classes() -> list[str]:
         quick={("Adafactor", "graph")},
     ),
 )
-def test_every_optimizer_of_keras(name: str, mode: str, twice: Any, digits: Any) -> None:
+def test_every_optimizer_of_keras(name: str, mode: str, twice: Any) -> None:
     x, y = digits(32)
     x = x + 0.1  # Of a row of zeros, Adafactor makes NaN.
-    make = mlp(lambda: getattr(keras.optimizers, name)(0.01), **MODES[mode])
+    make = mlp(lambda: getattr(keras.optimizers, name)(0.01), **COMPILED[mode])
     pair = twice(make, fitting(x, y), probe=False)
     assert steps(pair.monitor) == [0, 1, 2, 3]
     first, last = (pair.monitor.history[i].reading.layers for i in (0, -1))
@@ -179,7 +167,7 @@ def several() -> Any:
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras had none before 3.15."
 )
-def test_an_optimizer_made_of_several(twice: Any, digits: Any) -> None:
+def test_an_optimizer_made_of_several(twice: Any) -> None:
     x, y = digits(32)
     pair = twice(mlp(several), fitting(x, y), probe=False)
     assert steps(pair.monitor) == [0, 1, 2, 3]
@@ -217,15 +205,15 @@ class KernelOfEachStep(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("treatment", "mode"),
-    mostly_soak(itertools.product([*TREATMENTS, "constrained"], MODES), quick={("all", "graph")}),
+    mostly_soak(
+        itertools.product([*TREATMENTS, "constrained"], COMPILED), quick={("all", "graph")}
+    ),
 )
-def test_what_the_optimizer_does_after_the_gradient(
-    treatment: str, mode: str, twice: Any, digits: Any
-) -> None:
+def test_what_the_optimizer_does_after_the_gradient(treatment: str, mode: str, twice: Any) -> None:
     x, y = digits(96)
     options = TREATMENTS.get(treatment, {})
     bound = keras.constraints.MaxNorm(0.5) if treatment == "constrained" else None
-    make = mlp(lambda: keras.optimizers.SGD(0.05, momentum=0.9, **options), bound, **MODES[mode])
+    make = mlp(lambda: keras.optimizers.SGD(0.05, momentum=0.9, **options), bound, **COMPILED[mode])
     kept = KernelOfEachStep()
     plain = fitting(x, y)
     fit: Callable[..., Any] = lambda model, callbacks: plain(model, [*callbacks, kept])  # noqa: E731
@@ -249,7 +237,7 @@ def test_what_the_optimizer_does_after_the_gradient(
 
 
 @pytest.mark.soak
-def test_a_constraint_on_each_kind_of_variable(twice: Any, digits: Any) -> None:
+def test_a_constraint_on_each_kind_of_variable(twice: Any) -> None:
     x, y = digits(32)
 
     def make() -> Any:
@@ -273,14 +261,14 @@ def test_a_constraint_on_each_kind_of_variable(twice: Any, digits: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=SOAK)])
-def test_float8_scales_are_overwritten_and_not_read(mode: str, twice: Any, digits: Any) -> None:
+def test_float8_scales_are_overwritten_and_not_read(mode: str, twice: Any) -> None:
     x, y = digits(32)
 
     def make() -> Any:
-        model = mlp(**MODES[mode])()
+        model = mlp(**COMPILED[mode])()
         for name in ("first", "head"):
             model.get_layer(name).quantize("float8")
-        model.compile(sgd(), "sparse_categorical_crossentropy", **MODES[mode])
+        model.compile(sgd(), "sparse_categorical_crossentropy", **COMPILED[mode])
         return model
 
     pair = twice(make, fitting(x, y), probe=False)
@@ -298,7 +286,7 @@ def test_float8_scales_are_overwritten_and_not_read(mode: str, twice: Any, digit
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-def test_a_quantised_layer_trains_what_is_left_of_it(twice: Any, digits: Any) -> None:
+def test_a_quantised_layer_trains_what_is_left_of_it(twice: Any) -> None:
     x, y = digits(32)
 
     def make() -> Any:
@@ -322,7 +310,7 @@ def test_a_quantised_layer_trains_what_is_left_of_it(twice: Any, digits: Any) ->
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras had none before 3.15."
 )
-def test_the_flags_need_one_learning_rate(run_once: Any, check_same: Any, digits: Any) -> None:
+def test_the_flags_need_one_learning_rate(run_once: Any, check_same: Any) -> None:
     x, y = digits(32)
     fit = fitting(x, y)
     plain = run_once(mlp(several), fit)

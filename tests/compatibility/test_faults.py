@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from fits import assert_identical
 
 from keras_vanish import GradientMonitor, read
 from keras_vanish.cli import main
@@ -206,5 +207,4 @@ def test_a_folder_that_cannot_be_written_to() -> None:
         fit(model, monitor)
     assert len(caught) == 1
     assert len(monitor.history) == 4
-    for a, b in zip(plain.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(plain.get_weights(), model.get_weights())

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import MakeReading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.proto import types_pb2
@@ -32,10 +33,8 @@ from keras_vanish.logs.tags import PLUGIN
 from keras_vanish.logs.tfrecord import checksum, frame, records
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
 
-MakeReading = Callable[..., Reading]
 MIB = 2**20
 
 

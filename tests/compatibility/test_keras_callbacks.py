@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from digit_images import digits
 
 from keras_vanish import GradientMonitor
 
@@ -139,9 +140,7 @@ def written(folder: Path) -> Iterator[tuple[str, Any]]:
 # Keras converts its own variables in a way that NumPy wants changed.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 @pytest.mark.parametrize("name", cases(CALLBACKS))
-def test_a_callback_of_keras(
-    name: str, run_once: Any, check_same: Any, digits: Any, tmp_path: Path
-) -> None:
+def test_a_callback_of_keras(name: str, run_once: Any, check_same: Any, tmp_path: Path) -> None:
     x, y = digits(64)
     if name == "terminated on nan":
         x = x.copy()
@@ -175,7 +174,7 @@ def test_a_callback_of_keras(
     assert epochs == {"early stopping": 2, "together": 2, "terminated on nan": 1}.get(name, 3)
 
 
-def test_the_progress_bar_shows_the_scores_and_nothing_else(run_once: Any, digits: Any) -> None:
+def test_the_progress_bar_shows_the_scores_and_nothing_else(run_once: Any) -> None:
     x, y = digits(64)
     printed = []
     for monitored in (False, True):
@@ -359,7 +358,7 @@ FITS: dict[str, tuple[Callable[[], Any], Fit]] = {
 
 
 @pytest.mark.parametrize("name", cases(FITS))
-def test_a_fit_as_keras_tests_it(name: str, twice: Any, digits: Any) -> None:
+def test_a_fit_as_keras_tests_it(name: str, twice: Any) -> None:
     x, y = digits(64)
     make, fit = FITS[name]
     pair = twice(make, lambda model, callbacks: fit(model, x, y, callbacks=callbacks))

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from fits import assert_identical, steps
 
 from keras_vanish import GradientMonitor, read
 from keras_vanish.diagnosis import verdict_of
@@ -59,17 +60,12 @@ def fit(model: Any, *callbacks: Any, epochs: int = 1, batches: int = 8, **option
     )
 
 
-def steps(monitor: GradientMonitor) -> list[int]:
-    return [diagnosis.step for diagnosis in monitor.history]
-
-
 def watching(log_dir: Path | None, every: int = 1, **options: Any) -> GradientMonitor:
     return GradientMonitor(log_dir, update_freq=every, probe=False, **options)
 
 
 def same_weights(one: Any, other: Any) -> None:
-    for a, b in zip(one.get_weights(), other.get_weights()):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(one.get_weights(), other.get_weights())
 
 
 def as_before(model: Any) -> bool:

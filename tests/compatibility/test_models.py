@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from fits import assert_identical, state_of
 
 from keras_vanish import GradientMonitor
 
@@ -46,10 +47,6 @@ def compiled(build: Callable[[], Any], **options: Any) -> Any:
     return model
 
 
-def state(model: Any) -> list[Array]:
-    return [variable.numpy() for variable in model.variables + model.optimizer.variables]
-
-
 def check(
     build: Callable[[], Any],
     data: Any,
@@ -72,8 +69,7 @@ def check(
     plain.fit(data, epochs=2, verbose=0, shuffle=False)
     monitor = GradientMonitor(None, update_freq=1, probe=probe)
     monitored.fit(data, epochs=2, verbose=0, shuffle=False, callbacks=[monitor])
-    for theirs, ours in zip(state(plain), state(monitored), strict=True):
-        np.testing.assert_array_equal(theirs, ours)
+    assert_identical(state_of(plain), state_of(monitored))
     assert [d.step for d in monitor.history] == list(range(6))
     check_first(monitor, reference, next(iter(data)), owners, losses or keras_loss)
     return monitor
@@ -318,9 +314,8 @@ def test_layers_that_are_frozen_and_thawed_between_fits() -> None:
                 layer.trainable = layer.name not in frozen
             model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
             model.fit(numbers(3), numbers(2), BATCH, verbose=0, callbacks=callbacks)
-        ends.append(state(model))
-    for theirs, ours in zip(*ends, strict=True):
-        np.testing.assert_array_equal(theirs, ours)
+        ends.append(state_of(model))
+    assert_identical(*ends)
     seen = ["bc"] * 3 + ["c"] * 3 + ["abc"] * 3
     assert ["".join(d.reading.names) for d in monitor.history] == seen
     assert [d.step for d in monitor.history] == list(range(9))
@@ -515,9 +510,8 @@ def test_a_large_model_of_keras_applications() -> None:
         )
         data = batches(numbers(32, 32, 3), numbers(3))
         model.fit(data, verbose=0, shuffle=False, callbacks=callbacks)
-        ends.append(state(model))
-    for theirs, ours in zip(*ends, strict=True):
-        np.testing.assert_array_equal(theirs, ours)
+        ends.append(state_of(model))
+    assert_identical(*ends)
     names = monitor.history[0].reading.names
     assert set(names) == {layer.name for layer in model.layers if layer.trainable_variables}
     assert (names[0], names[-1]) == ("conv1_conv", "predictions")
@@ -552,9 +546,8 @@ def test_a_transformer_of_keras_hub(kind: str) -> None:
         model = compiled(build)
         data = batches({name: x[name] for name in model.input}, numbers(1))
         model.fit(data, verbose=0, shuffle=False, callbacks=callbacks)
-        ends.append(state(model))
-    for theirs, ours in zip(*ends, strict=True):
-        np.testing.assert_array_equal(theirs, ours)
+        ends.append(state_of(model))
+    assert_identical(*ends)
     names = monitor.history[0].reading.names
     assert names[-1] == "head"
     assert "embedding" in names[0]

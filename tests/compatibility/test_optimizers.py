@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from sklearn.datasets import load_digits
+from digit_images import digits
+from fits import assert_identical
 
 from keras_vanish import GradientMonitor, read
 from keras_vanish.capture.tensorflow.optimizers import optimizers_of
@@ -21,10 +22,6 @@ L = keras.layers
 Array = npt.NDArray[Any]
 
 QUIET: dict[str, Any] = {"update_freq": 2, "probe": False}
-
-
-def images(n: int = 48) -> Array:
-    return load_digits().data[:n].astype("float32") / 16
 
 
 class GAN(keras.Model):
@@ -91,7 +88,7 @@ def gan(critic_steps: int = 1, **options: Any) -> Any:
 
 
 def fit(model: Any, *callbacks: Any, epochs: int = 1) -> Any:
-    x = images()
+    x = digits(48)[0]
     return model.fit(
         x, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
     )
@@ -130,8 +127,7 @@ def test_both_optimizers_of_a_gan_are_read_and_nothing_is_changed(
         ]
         for each in (plain, model)
     )
-    for a, b in zip(theirs, ours, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_identical(theirs, ours)
     assert list(runs(tmp_path)) == sorted(path.name for path in tmp_path.iterdir()) == [*LAYERS]
     for name, layers in LAYERS.items():
         assert of(monitor, name)[0].reading.names == layers
@@ -146,7 +142,7 @@ def test_both_optimizers_of_a_gan_are_read_and_nothing_is_changed(
 
 def check_first(monitor: GradientMonitor, reference: GAN) -> None:
     """Compares the first readings with what tapes say."""
-    real = tf.constant(images(8))
+    real = tf.constant(digits(8)[0])
     _, d_gradients = reference.d_gradients(real, reference.noise(real))
     variables = reference.discriminator.trainable_variables
     reference.d_optimizer.apply_gradients(zip(d_gradients, variables))
@@ -230,7 +226,7 @@ def part() -> Any:
 @pytest.mark.parametrize("kind", [Student, keras.Sequential])
 def test_an_optimizer_that_is_never_applied_has_no_run(kind: Any, tmp_path: Path) -> None:
     model = student(kind, part())
-    x = images()
+    x = digits(48)[0]
     monitor = GradientMonitor(tmp_path, **QUIET)
     model.fit(x, x[:, :3], batch_size=8, verbose=0, callbacks=[monitor])
     assert list(runs(tmp_path)) == ["."]
@@ -244,7 +240,7 @@ def test_flags_act_beside_the_optimizer_of_what_is_not_trained(kind: Any) -> Non
     below = part()
     below.trainable = False
     model = student(kind, below)
-    x = images() * 1e30
+    x = digits(48)[0] * 1e30
     monitor = GradientMonitor(None, auto_clip=True, probe=False, update_freq=1)
     model.fit(x, x[:, :3], batch_size=8, verbose=0, callbacks=[monitor])
     assert [act.action for act in monitor.interventions][:1] == ["skip"]
@@ -263,8 +259,7 @@ def test_with_several_optimizers_flags_and_probe_are_one_warning_each() -> None:
     assert "Set probe=False" in said[1]
     assert monitor.interventions == []
     assert len(monitor.history) == 12
-    for theirs, ours in zip(plain.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(theirs, ours)
+    assert_identical(plain.get_weights(), model.get_weights())
 
 
 def test_optimizers_are_found_in_lists_dicts_and_layers() -> None:

@@ -10,17 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from digit_images import digits
+from fits import fitting
+from modes import COMPILED
 
 from keras_vanish import Diagnosis, GradientMonitor
 from keras_vanish.records.readings import Reading
 
 L = keras.layers
 
-MODES: dict[str, dict[str, Any]] = {
-    "graph": {},
-    "xla": {"jit_compile": True},
-    "eager": {"run_eagerly": True},
-}
 SOAK = pytest.mark.soak
 EACH_MODE = ["graph", pytest.param("eager", marks=SOAK), pytest.param("xla", marks=SOAK)]
 
@@ -60,11 +58,6 @@ def last_dtype() -> str:
     return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
-def fitting(x: Any, y: Any, **options: Any) -> Callable[..., Any]:
-    options = {"batch_size": 16, "shuffle": False, "verbose": 0, **options}
-    return lambda model, callbacks: model.fit(x, y, callbacks=callbacks, **options)
-
-
 def set_policy(policy: str) -> None:
     if policy == "float64":
         keras.config.set_floatx("float64")
@@ -99,15 +92,13 @@ def norms(reading: Reading) -> dict[str, float]:
         pytest.param("float64", "xla", marks=SOAK),
     ],
 )
-def test_readings_are_those_of_single_precision(
-    policy: str, mode: str, twice: Any, digits: Any
-) -> None:
+def test_readings_are_those_of_single_precision(policy: str, mode: str, twice: Any) -> None:
     x, y = digits(64)
     if policy == "float64":  # Its weights are drawn anew.
         set_policy(policy)
     expected = reference(x[:16], y[:16])
     set_policy(policy)
-    pair = twice(mlp(**MODES[mode]), fitting(x, y))
+    pair = twice(mlp(**COMPILED[mode]), fitting(x, y, batch_size=16))
     model = pair.monitored.model
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (policy == "mixed_float16")
@@ -126,7 +117,7 @@ def test_readings_are_those_of_single_precision(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_one_layer_in_half_precision(policy: str, twice: Any, digits: Any) -> None:
+def test_one_layer_in_half_precision(policy: str, twice: Any) -> None:
     x, y = digits(64)
 
     def make() -> Any:
@@ -141,7 +132,7 @@ def test_one_layer_in_half_precision(policy: str, twice: Any, digits: Any) -> No
         model.compile("sgd", "sparse_categorical_crossentropy")
         return model
 
-    pair = twice(make, fitting(x, y))
+    pair = twice(make, fitting(x, y, batch_size=16))
     assert [layer.name for layer in pair.monitor.history[0].reading.layers] == [
         "first",
         "half",
@@ -151,10 +142,10 @@ def test_one_layer_in_half_precision(policy: str, twice: Any, digits: Any) -> No
 
 
 @pytest.mark.soak
-def test_weights_in_half_precision(twice: Any, digits: Any) -> None:
+def test_weights_in_half_precision(twice: Any) -> None:
     x, y = digits(64)
     keras.config.set_dtype_policy("float16")
-    pair = twice(mlp(), fitting(x, y))
+    pair = twice(mlp(), fitting(x, y, batch_size=16))
     first = pair.monitored.model.get_layer("first")
     assert first.kernel.dtype == "float16"
     for layer in pair.monitor.history[0].reading.layers:
@@ -164,7 +155,7 @@ def test_weights_in_half_precision(twice: Any, digits: Any) -> None:
 
 @pytest.mark.parametrize("mode", EACH_MODE)
 def test_an_overflow_that_the_scaler_handles_is_no_step_and_no_explosion(
-    mode: str, twice: Any, digits: Any
+    mode: str, twice: Any
 ) -> None:
     x, y = digits(128)
     set_policy("mixed_float16")
@@ -174,7 +165,7 @@ def test_an_overflow_that_the_scaler_handles_is_no_step_and_no_explosion(
         # After two good steps it doubles: it overflows again and again.
         return keras.optimizers.LossScaleOptimizer(inner, 2.0**20, dynamic_growth_steps=2)
 
-    pair = twice(mlp(optimizer, **MODES[mode]), fitting(x, y, epochs=3))
+    pair = twice(mlp(optimizer, **COMPILED[mode]), fitting(x, y, batch_size=16, epochs=3))
     applied = int(pair.monitored.model.optimizer.inner_optimizer.iterations.numpy())
     assert 6 < applied < 22
     history = pair.monitor.history
@@ -187,7 +178,7 @@ def test_an_overflow_that_the_scaler_handles_is_no_step_and_no_explosion(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("update_freq", [2, 5])
-def test_skipped_steps_shift_no_recorded_one(update_freq: int, twice: Any, digits: Any) -> None:
+def test_skipped_steps_shift_no_recorded_one(update_freq: int, twice: Any) -> None:
     x, y = digits(128)
     set_policy("mixed_float16")
 
@@ -195,7 +186,9 @@ def test_skipped_steps_shift_no_recorded_one(update_freq: int, twice: Any, digit
         inner = keras.optimizers.Adam(0.01)
         return keras.optimizers.LossScaleOptimizer(inner, 2.0**20, dynamic_growth_steps=2)
 
-    pair = twice(mlp(optimizer), fitting(x, y, epochs=3), update_freq=update_freq, probe=False)
+    pair = twice(
+        mlp(optimizer), fitting(x, y, batch_size=16, epochs=3), update_freq=update_freq, probe=False
+    )
     applied = int(pair.monitored.model.optimizer.inner_optimizer.iterations.numpy())
     assert [d.step for d in pair.monitor.history] == list(range(0, applied, update_freq))
 
@@ -208,10 +201,10 @@ def faint(scaled: bool) -> Callable[[], Any]:
     return mlp(auto_scale_loss=scaled)
 
 
-def test_what_float16_would_round_to_zero_is_reported(run_once: Any, digits: Any) -> None:
+def test_what_float16_would_round_to_zero_is_reported(run_once: Any) -> None:
     x, y = digits(64)
     weights = np.full(64, 3e-6, np.float32)
-    fit = fitting(x, y, sample_weight=weights)
+    fit = fitting(x, y, batch_size=16, sample_weight=weights)
 
     def first(scaled: bool) -> Diagnosis:
         monitor = GradientMonitor(None, probe=False)
@@ -238,7 +231,7 @@ def test_what_float16_would_round_to_zero_is_reported(run_once: Any, digits: Any
 
 
 @pytest.mark.soak
-def test_a_deep_stack_vanishes_in_half_precision_as_in_single(twice: Any, digits: Any) -> None:
+def test_a_deep_stack_vanishes_in_half_precision_as_in_single(twice: Any) -> None:
     x, y = digits(64)
 
     def make(scaled: bool) -> Any:
@@ -249,10 +242,10 @@ def test_a_deep_stack_vanishes_in_half_precision_as_in_single(twice: Any, digits
         model.compile(keras.optimizers.SGD(0.1), loss, auto_scale_loss=scaled)
         return model
 
-    single = twice(lambda: make(True), fitting(x, y)).monitor.history[0]
+    single = twice(lambda: make(True), fitting(x, y, batch_size=16)).monitor.history[0]
     set_policy("mixed_float16")
-    scaled = twice(lambda: make(True), fitting(x, y)).monitor.history[0]
-    unscaled = twice(lambda: make(False), fitting(x, y)).monitor.history[0]
+    scaled = twice(lambda: make(True), fitting(x, y, batch_size=16)).monitor.history[0]
+    unscaled = twice(lambda: make(False), fitting(x, y, batch_size=16)).monitor.history[0]
     assert single.verdict == scaled.verdict == unscaled.verdict == "vanishing"
     assert scaled.blame == single.blame
     assert norms(scaled.reading) == pytest.approx(norms(single.reading), rel=0.05)
@@ -261,7 +254,7 @@ def test_a_deep_stack_vanishes_in_half_precision_as_in_single(twice: Any, digits
     assert "float16 rounds" in unscaled.advice[0]
 
 
-def test_a_stack_whose_gradients_float16_rounds_to_zero_is_called_vanishing(digits: Any) -> None:
+def test_a_stack_whose_gradients_float16_rounds_to_zero_is_called_vanishing() -> None:
     def make() -> Any:
         stack = [L.Dense(16, activation="relu", kernel_initializer="he_normal") for _ in range(4)]
         model = keras.Sequential([keras.Input((64,)), *stack, L.Dense(10, dtype="float32")])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keras_vanish.diagnosis import LearningProgress, diagnose
-from keras_vanish.diagnosis.progress import PATIENCE
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
+
+# Tests of this folder and those below import what they share.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from diagnosis_helpers import NOT_LEARNED  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +61,7 @@ def outcome(
             **columns: Further columns of the reading.
         """
         saw = make_probed(seen, list(names), **(probed or {}))
-        stuck = LearningProgress(count=PATIENCE, share=0.0, best=0.0)
-        found = diagnose(make_reading(rms=rms, probed=saw, **columns), stuck)
+        found = diagnose(make_reading(rms=rms, probed=saw, **columns), NOT_LEARNED)
         return found.verdict, found.cause, found.blame
 
     return of

@@ -3,11 +3,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnosis_helpers import NOT_LEARNED, Close, Falling
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,12 +28,6 @@ from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
 
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Falling = Callable[..., list[float]]
-Close = Callable[..., Any]
-
-
 VANISHING = tuple(illness.cause for illness in SCORED if illness.verdict == "vanishing")
 
 
@@ -39,7 +35,6 @@ EXPLODING = tuple(illness.cause for illness in SCORED if illness.verdict == "exp
 
 
 #: Of a run that has not learned anything.
-STUCK = LearningProgress(count=PATIENCE, share=0.0, best=0.0)
 
 
 amounts = st.one_of(
@@ -92,7 +87,7 @@ def arbitrary_readings(draw: st.DrawFn) -> Reading:
     )
 
 
-@given(arbitrary_readings(), st.sampled_from([None, LearningProgress(), STUCK]))
+@given(arbitrary_readings(), st.sampled_from([None, LearningProgress(), NOT_LEARNED]))
 def test_any_reading_has_a_consistent_diagnosis(
     reading: Reading, course: LearningProgress | None
 ) -> None:
@@ -247,7 +242,7 @@ def test_components_are_those_of_the_scores(
         saturated_fraction=[math.nan, 0.2, 0.4],
     )
     reading = make_reading(rms=falling(3, 0.5), weight_rms=1.0, update_rms=0.05, probed=probed)
-    found = diagnose(reading, STUCK)
+    found = diagnose(reading, NOT_LEARNED)
     expected = {
         "weights": close(1 - 2**-0.25),
         "activations": close(1 - 2**-0.5),
@@ -262,7 +257,7 @@ def test_components_are_those_of_the_scores(
     assert found.vanishing_score == found.components["time"]
     assert found.exploding_score == found.components["update"]
     assert worst(*found.components.values()) == found.components["time"]
-    bare = diagnose(dataclasses.replace(reading, probed=None), STUCK).components
+    bare = diagnose(dataclasses.replace(reading, probed=None), NOT_LEARNED).components
     assert [n for n in expected if math.isnan(bare[n])] == [
         "activations",
         "time",

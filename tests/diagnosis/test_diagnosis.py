@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 @pytest.mark.smoke

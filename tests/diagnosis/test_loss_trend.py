@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import functools
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import astuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numerics import noisy
 
 from keras_vanish.diagnosis.loss_trend import (
     BACK_STEPS,
@@ -21,11 +22,7 @@ from keras_vanish.diagnosis.loss_trend import (
 
 LOSSES = st.lists(st.floats(-1e6, 1e6) | st.just(math.nan) | st.just(math.inf), max_size=150)
 
-
-def noisy(level: float, steps: int, seed: int = 0) -> list[float]:
-    """A level with the noise of batches, which is skewed."""
-    dice = random.Random(seed)
-    return [level * dice.lognormvariate(0.0, 0.5) for _ in range(steps)]
+noisy_losses = functools.partial(noisy, spread=0.5)
 
 
 def of(losses: Sequence[float]) -> LossTrend:
@@ -83,11 +80,11 @@ def test_it_takes_several_bad_losses_in_a_row(bad: float) -> None:
 
 
 def test_a_loss_far_above_its_first_level_diverges() -> None:
-    before = of(noisy(2.0, 50))
+    before = of(noisy_losses(2.0, 50))
     # The median of the last losses is late by half of them.
-    assert not before.after(noisy(9.0, FAR_STEPS // 2)).diverged
-    assert before.after(noisy(9.0, FAR_STEPS + LEVEL)).diverged
-    assert not before.after(noisy(2.5, 500)).diverged
+    assert not before.after(noisy_losses(9.0, FAR_STEPS // 2)).diverged
+    assert before.after(noisy_losses(9.0, FAR_STEPS + LEVEL)).diverged
+    assert not before.after(noisy_losses(2.5, 500)).diverged
     assert not before.after([100.0, 2.0, 2.0] * 50).diverged
 
 
@@ -102,14 +99,14 @@ def test_the_noise_of_the_first_losses_counts() -> None:
 
 
 def test_a_loss_that_goes_back_half_way_diverges() -> None:
-    before = of(noisy(2.0, 50) + noisy(0.1, 50))
-    assert not before.after(noisy(1.8, BACK_STEPS // 2)).diverged
-    assert before.after(noisy(1.8, BACK_STEPS + LEVEL)).diverged
-    assert not before.after(noisy(0.5, 500)).diverged
+    before = of(noisy_losses(2.0, 50) + noisy_losses(0.1, 50))
+    assert not before.after(noisy_losses(1.8, BACK_STEPS // 2)).diverged
+    assert before.after(noisy_losses(1.8, BACK_STEPS + LEVEL)).diverged
+    assert not before.after(noisy_losses(0.5, 500)).diverged
 
 
 def test_where_little_was_won_little_can_be_lost() -> None:
-    assert not of(noisy(2.0, 50) + noisy(1.5, 50) + noisy(2.0, 300)).diverged
+    assert not of(noisy_losses(2.0, 50) + noisy_losses(1.5, 50) + noisy_losses(2.0, 300)).diverged
 
 
 def test_negative_losses_diverge_too() -> None:
@@ -121,7 +118,10 @@ def test_negative_losses_diverge_too() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_and_a_falling_loss_are_calm(seed: int) -> None:
-    losses = [loss * 0.99**step + loss * 0.01 for step, loss in enumerate(noisy(2.0, 2000, seed))]
+    losses = [
+        loss * 0.99**step + loss * 0.01
+        for step, loss in enumerate(noisy_losses(2.0, 2000, seed=seed))
+    ]
     trend = LossTrend()
     for loss in losses:
         trend = trend.after([loss])
@@ -131,7 +131,9 @@ def test_noise_and_a_falling_loss_are_calm(seed: int) -> None:
 
 
 def test_a_loss_that_goes_up_and_down_oscillates() -> None:
-    swings = [2.0 + (-1) ** step * 0.5 + 0.05 * loss for step, loss in enumerate(noisy(1, 200))]
+    swings = [
+        2.0 + (-1) ** step * 0.5 + 0.05 * loss for step, loss in enumerate(noisy_losses(1, 200))
+    ]
     assert of(swings).oscillating
     assert not of(swings[: WINDOW - 1]).oscillating
     # Slower swings are not the learning rate's.
@@ -147,7 +149,12 @@ def test_a_loss_that_has_come_down_may_go_up_and_down() -> None:
 
 
 def test_a_restored_run_keeps_its_levels_only() -> None:
-    bad = of(noisy(2.0, 50) + noisy(0.1, 50) + noisy(9.0, 200) + [math.nan] * NONFINITE)
+    bad = of(
+        noisy_losses(2.0, 50)
+        + noisy_losses(0.1, 50)
+        + noisy_losses(9.0, 200)
+        + [math.nan] * NONFINITE
+    )
     assert bad.diverged
     assert bad.nonfinite
     restored = bad.restored()
@@ -155,4 +162,4 @@ def test_a_restored_run_keeps_its_levels_only() -> None:
     assert not restored.diverged
     assert not restored.nonfinite
     assert math.isnan(restored.recent)
-    assert restored.after(noisy(9.0, 100)).diverged
+    assert restored.after(noisy_losses(9.0, 100)).diverged

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from diagnosis_helpers import Close, Falling
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,16 +25,9 @@ from keras_vanish.diagnosis.profiles import (
     vanishing_by,
     weight_profile,
 )
-from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.recurrent import RecurrentReading
 from keras_vanish.records.statistics import COLUMNS
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Falling = Callable[..., list[float]]
-Close = Callable[..., Any]
-
 
 GRADIENT_COLUMNS = [i for i, name in enumerate(COLUMNS) if name.startswith("gradient_")]
 

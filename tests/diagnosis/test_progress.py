@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, PATIENCE, LearningProgress, learned_share
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 
 
 @pytest.mark.smoke

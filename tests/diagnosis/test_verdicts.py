@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from factories import MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +19,6 @@ from keras_vanish.diagnosis import (
     verdicts,
     worst_of,
 )
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-
 
 VERDICTS: tuple[Verdict, ...] = ("healthy", "vanishing", "exploding", "nonfinite", "unknown")
 

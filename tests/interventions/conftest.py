@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from keras_vanish.interventions import Observation
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.step_log import StepLog
 
+# Tests of this folder and those below import what they share.
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 @pytest.fixture(scope="session")
 def make_observation(make_reading: Callable[..., Reading]) -> Callable[..., Observation]:
-    """The factory `make_look(step=0, losses=[...], ratio=..., rms=[...], **more)`."""
+    """The factory `make_observation(step=0, losses=[...], ratio=..., rms=[...], **more)`."""
 
     def make(
         step: int = 0,
@@ -33,7 +38,7 @@ def make_observation(make_reading: Callable[..., Reading]) -> Callable[..., Obse
         momentum: float = 0.0,
         **reading: Any,
     ) -> Observation:
-        """A look at a run with update ratios of `ratio`; its verdict is its diagnosis's."""
+        """An observation of a run with update ratios of `ratio`; its verdict is its diagnosis's."""
         scale = reading.setdefault("weight_rms", 0.1)
         rms = reading.pop("rms", [1e-3] * 3)
         ratios = ratio if isinstance(ratio, Sequence) else [ratio] * len(rms)
@@ -54,7 +59,7 @@ def make_observation(make_reading: Callable[..., Reading]) -> Callable[..., Obse
 def make_scaled_observation(
     make_observation: Callable[..., Observation],
 ) -> Callable[..., Observation]:
-    """The factory `make_scaled_look(fields, scale)`: loss and gradients times `scale`.
+    """The factory `make_scaled_observation(fields, scale)`: loss and gradients times `scale`.
 
     The rate is divided by it, so that updates are the same.
     """

@@ -8,21 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from event_files import event_of
+from factories import MakeReading
 from tensorboard.compat.proto.event_pb2 import Event
 
-from keras_vanish.diagnosis import Diagnosis, diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.decoding import readings
 from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tags import Kind, kind_of
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 
-MakeReading = Callable[..., Reading]
 Array = npt.NDArray[Any]
-
-
-def event_of(diagnosis: Diagnosis) -> Event:
-    return StepEvents().event(diagnosis, None, "healthy")
 
 
 def test_table_of_another_size(make_reading: MakeReading) -> None:

@@ -4,14 +4,14 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import files, write
+from factories import MakeReading
+from processes import run_python
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -29,16 +29,9 @@ from keras_vanish.logs.events import read
 from keras_vanish.logs.histograms import Histograms
 from keras_vanish.logs.scalars import scalars
 from keras_vanish.records.bins import BINS
-from keras_vanish.records.readings import Reading
-
-Write = Callable[..., list[Diagnosis]]
-Files = Callable[[Path], list[Path]]
-
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")
-
-MakeReading = Callable[..., Reading]
 
 
 def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
@@ -46,9 +39,7 @@ def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_step_is_on_disk_when_write_returns(
-    files: Files, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_a_step_is_on_disk_when_write_returns(tmp_path: Path, make_reading: MakeReading) -> None:
     writer = EventWriter(tmp_path)
     for step in range(3):
         writer.write(diagnose(make_reading(step=step)), None, "healthy")
@@ -58,9 +49,7 @@ def test_a_step_is_on_disk_when_write_returns(
     writer.close()
 
 
-def test_every_writer_has_its_own_file(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_every_writer_has_its_own_file(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, make_reading(step=0))
     write(tmp_path, make_reading(step=1))
     first, second = files(tmp_path)
@@ -94,9 +83,7 @@ def test_an_error_after_close_leaves_the_closed_file(
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])
-def test_a_file_that_disappears(
-    files: Files, tmp_path: Path, make_reading: MakeReading, what: str
-) -> None:
+def test_a_file_that_disappears(tmp_path: Path, make_reading: MakeReading, what: str) -> None:
     writer = EventWriter(tmp_path / "logs")
     writer.write(diagnose(make_reading(step=0)), None, "healthy")
     (path,) = files(tmp_path / "logs")
@@ -123,7 +110,7 @@ def test_a_log_dir_that_cannot_be_made(tmp_path: Path, make_reading: MakeReading
     assert len(read(tmp_path / "file")) == 1
 
 
-def test_a_full_disk(files: Files, tmp_path: Path, make_reading: MakeReading) -> None:
+def test_a_full_disk(tmp_path: Path, make_reading: MakeReading) -> None:
     writer = EventWriter(tmp_path)
     diagnoses = [diagnose(make_reading(step=step)) for step in range(4)]
     writer.write(diagnoses[0], None, "healthy")
@@ -146,7 +133,7 @@ def test_a_full_disk(files: Files, tmp_path: Path, make_reading: MakeReading) ->
 
 
 def test_an_error_in_a_histogram_leaves_the_file_whole(
-    files: Files, tmp_path: Path, make_reading: MakeReading
+    tmp_path: Path, make_reading: MakeReading
 ) -> None:
     writer = EventWriter(tmp_path)
     stray = Histograms(("elsewhere",), ("kernel",), (3,), np.ones([1, BINS]))
@@ -166,9 +153,7 @@ def counts(*bins: int) -> np.ndarray:
 
 
 @pytest.fixture
-def board(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> tuple[TBContext, list[Diagnosis]]:
+def board(tmp_path: Path, make_reading: MakeReading) -> tuple[TBContext, list[Diagnosis]]:
     """What TensorBoard serves of a run of three steps, and its history."""
     readings = [
         make_reading(step=10 * step, rms=[np.nan if step == 1 else 1e-3, 2e-3]) for step in range(3)
@@ -246,9 +231,7 @@ def test_tensorboard_shows_the_text(board: tuple[TBContext, list[Diagnosis]]) ->
     assert "<strong>Gradients reach the whole network.</strong>" in steps[0]["text"]
 
 
-def test_tensorboard_has_the_record(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_tensorboard_has_the_record(tmp_path: Path, make_reading: MakeReading) -> None:
     first, second = make_reading(step=0, rms=[1, 1]), make_reading(step=1, rms=[1, 1, 1])
     write(tmp_path, first)
     write(tmp_path, second, replace(first, step=2))
@@ -263,18 +246,14 @@ def test_tensorboard_has_the_record(
     assert [event.step for event in accumulator.Tensors(by_names[3])] == [1]
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
-def test_writing_does_not_need_tensorflow(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_writing_does_not_need_tensorflow(tmp_path: Path, make_reading: MakeReading) -> None:
     """Where the import of TensorFlow fails, TensorBoard's own file access is used."""
     write(tmp_path / "a", make_reading())
     code = f"""
 import sys
 sys.modules["tensorflow"] = None
+from keras_vanish.logs.event_writer import EventWriter
+from keras_vanish.logs.events import read
 (diagnosis,) = read({str(tmp_path / "a")!r})
 writer = EventWriter({str(tmp_path / "b")!r})
 writer.write(diagnosis, None, "healthy")
@@ -282,5 +261,5 @@ writer.write(diagnosis, None, "healthy")
 writer.close()
 print(read({str(tmp_path / "b")!r}) == [diagnosis])
 """
-    done = run(code)
+    done = run_python(code)
     assert done.stdout.split() == ["True"], done.stderr

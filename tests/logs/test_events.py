@@ -1,31 +1,24 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import files, write
+from factories import MakeReading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from processes import run_python
 
-from keras_vanish.diagnosis import Diagnosis
 from keras_vanish.logs.events import read
 from keras_vanish.logs.tfrecord import frame, records
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
-
-Write = Callable[..., list[Diagnosis]]
-Files = Callable[[Path], list[Path]]
-
-
-MakeReading = Callable[..., Reading]
 
 
 @st.composite
@@ -62,7 +55,7 @@ def any_probed(draw: st.DrawFn) -> Probed:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(any_reading(), min_size=1, max_size=3, unique_by=lambda r: r.step))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_any_reading_comes_back_bit_for_bit(write: Write, readings: list[Reading]) -> None:
+def test_any_reading_comes_back_bit_for_bit(readings: list[Reading]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), *readings)
         found = [diagnosis.reading for diagnosis in read(folder)]
@@ -72,15 +65,13 @@ def test_any_reading_comes_back_bit_for_bit(write: Write, readings: list[Reading
         assert one.table.tobytes() == other.table.tobytes()
 
 
-def test_diagnoses_are_made_again(write: Write, tmp_path: Path, make_reading: MakeReading) -> None:
+def test_diagnoses_are_made_again(tmp_path: Path, make_reading: MakeReading) -> None:
     history = write(tmp_path, make_reading(step=3, rms=[1e-9, 1e-8, 1e-3, 1e-3]))
     assert read(tmp_path) == history
     assert history[0].verdict == "vanishing"
 
 
-def test_no_step_is_lost_when_the_layers_change(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_no_step_is_lost_when_the_layers_change(tmp_path: Path, make_reading: MakeReading) -> None:
     few, many = make_reading(step=0, rms=[1, 1]), make_reading(step=1, rms=[1, 1, 1])
     again = make_reading(step=2, rms=[1, 1])
     write(tmp_path, few, many, again)
@@ -88,7 +79,7 @@ def test_no_step_is_lost_when_the_layers_change(
 
 
 def test_read_takes_the_log_dir_the_run_or_a_folder_above(
-    write: Write, tmp_path: Path, make_reading: MakeReading
+    tmp_path: Path, make_reading: MakeReading
 ) -> None:
     history = write(tmp_path / "logs" / "a", make_reading())
     for folder in (tmp_path, tmp_path / "logs", tmp_path / "logs" / "a"):
@@ -97,7 +88,7 @@ def test_read_takes_the_log_dir_the_run_or_a_folder_above(
 
 
 def test_of_a_step_written_twice_the_later_one_counts(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
+    tmp_path: Path, make_reading: MakeReading
 ) -> None:
     write(tmp_path, *(make_reading(step=step, rms=[1, 1]) for step in range(3)))
     (old,) = files(tmp_path)
@@ -108,7 +99,7 @@ def test_of_a_step_written_twice_the_later_one_counts(
     assert found == [1, 2, 1]
 
 
-def test_several_runs(write: Write, tmp_path: Path, make_reading: MakeReading) -> None:
+def test_several_runs(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path / "a", make_reading())
     write(tmp_path / "b", make_reading())
     message = "several runs in .* Received: a, b. Read one of these folders"
@@ -136,7 +127,7 @@ def test_a_file_is_no_run(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_loses_only_the_step_it_was_writing(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
+    tmp_path: Path, make_reading: MakeReading
 ) -> None:
     history = write(tmp_path, *(make_reading(step=step, rms=[1, 1]) for step in range(3)))
     (path,) = files(tmp_path)
@@ -149,9 +140,7 @@ def test_a_killed_writer_loses_only_the_step_it_was_writing(
     assert read(tmp_path) == history
 
 
-def test_a_damaged_file(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_a_damaged_file(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, *(make_reading(step=step) for step in range(3)))
     (path,) = files(tmp_path)
     whole = path.read_bytes()
@@ -164,9 +153,7 @@ def test_a_damaged_file(
             read(tmp_path)
 
 
-def test_a_file_of_another_version(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_a_file_of_another_version(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, make_reading())
     (path,) = files(tmp_path)
     # As long as the original, so that only the checksum has to be made anew.
@@ -176,17 +163,11 @@ def test_a_file_of_another_version(
         read(tmp_path)
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
-def test_reading_does_not_import_tensorflow(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_reading_does_not_import_tensorflow(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, make_reading())
     code = (
         "import sys; from keras_vanish.logs.events import read; "
         f"print(len(read({str(tmp_path)!r})), 'tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
-    done = run(code)
+    done = run_python(code)
     assert done.stdout.split() == ["1", "False", "False"], done.stderr

@@ -6,17 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.histograms import Histograms, histogram_rows
 from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.records.bins import BINS, ZERO_BIN
-from keras_vanish.records.readings import Reading
 
 MakeHistogram = Callable[..., Histograms]
-
-
-MakeReading = Callable[..., Reading]
 
 
 def test_histogram_edges_are_log10_of_powers_of_two(histogram: MakeHistogram) -> None:

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
 
 import pytest
+from factories import MakeReading
 from tensorboard import plugin_util
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.markdown import markdown
-from keras_vanish.records.readings import Reading
 
 # What TensorBoard vendors warns about itself when it cleans HTML.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")
-
-MakeReading = Callable[..., Reading]
 
 
 def test_markdown(make_reading: MakeReading) -> None:

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from factories import MakeReading
 from tensorboard.compat.proto import summary_pb2
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.histograms import Histograms
 from keras_vanish.logs.step_events import StepEvents
-from keras_vanish.records.readings import Reading
 
 MakeHistogram = Callable[..., Histograms]
-
-
-MakeReading = Callable[..., Reading]
 
 
 def test_every_value_has_a_data_class(histogram: MakeHistogram, make_reading: MakeReading) -> None:

@@ -2,28 +2,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from event_files import event_of
+from factories import MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorboard.compat.proto.event_pb2 import Event
 
-from keras_vanish.diagnosis import Diagnosis, diagnose
+from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.decoding import readings
 from keras_vanish.logs.metadata import Description, described_by
-from keras_vanish.logs.step_events import StepEvents
 from keras_vanish.logs.tags import Kind, tag_of
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
-from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
-
-MakeReading = Callable[..., Reading]
-
-
-def event_of(diagnosis: Diagnosis) -> Event:
-    return StepEvents().event(diagnosis, None, "healthy")
 
 
 def test_a_tag_stands_for_one_set_of_layers(make_reading: MakeReading) -> None:

@@ -1,22 +1,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from keras_vanish.diagnosis import Diagnosis
+from event_files import files, write
+from factories import MakeReading
+
 from keras_vanish.logs.run_folders import runs
 from keras_vanish.logs.tfrecord import frame
-from keras_vanish.records.readings import Reading
-
-Write = Callable[..., list[Diagnosis]]
-Files = Callable[[Path], list[Path]]
 
 
-MakeReading = Callable[..., Reading]
-
-
-def test_runs(write: Write, tmp_path: Path, make_reading: MakeReading) -> None:
+def test_runs(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path / "b", make_reading())
     write(tmp_path / "a" / "x", make_reading())
     (tmp_path / "a" / "train").mkdir()
@@ -30,9 +24,7 @@ def test_runs(write: Write, tmp_path: Path, make_reading: MakeReading) -> None:
     assert list(runs(tmp_path / "b" / "gradients")) == ["."]
 
 
-def test_runs_finds_a_folder_that_was_renamed(
-    write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_runs_finds_a_folder_that_was_renamed(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, make_reading())
     (tmp_path / "gradients").rename(tmp_path / "first")
     write(tmp_path, make_reading())
@@ -42,9 +34,7 @@ def test_runs_finds_a_folder_that_was_renamed(
     }
 
 
-def test_a_folder_that_is_a_run_and_holds_one(
-    files: Files, write: Write, tmp_path: Path, make_reading: MakeReading
-) -> None:
+def test_a_folder_that_is_a_run_and_holds_one(tmp_path: Path, make_reading: MakeReading) -> None:
     write(tmp_path, make_reading())
     shutil.copy(files(tmp_path)[0], tmp_path)
     assert runs(tmp_path) == {".": str(tmp_path), "gradients": str(tmp_path / "gradients")}

@@ -4,13 +4,11 @@ import math
 from collections.abc import Callable
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.scalars import scalars
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 def test_scalars(make_reading: MakeReading) -> None:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from event_files import write
+from factories import MakeReading
 
-from keras_vanish.diagnosis import diagnose
 from keras_vanish.interventions import Intervention
-from keras_vanish.logs.event_writer import EventWriter
 from keras_vanish.logs.file_system import write_whole
 from keras_vanish.logs.interventions_log import append
 from keras_vanish.logs.state import NAME, State, begun, find
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-
-
-def written(folder: Path, *readings: Reading) -> str:
-    writer = EventWriter(folder)
-    for reading in readings:
-        writer.write(diagnose(reading), None, "healthy")
-    writer.close()
-    return str(folder / "gradients")
 
 
 def test_a_folder_without_readings(tmp_path: Path) -> None:
@@ -33,7 +21,8 @@ def test_a_folder_without_readings(tmp_path: Path) -> None:
 
 
 def test_the_past_of_a_run(tmp_path: Path, make_reading: MakeReading) -> None:
-    directory = written(tmp_path, *(make_reading(step=step) for step in range(3)))
+    write(tmp_path, *(make_reading(step=step) for step in range(3)))
+    directory = str(tmp_path / "gradients")
     acts = [Intervention(step, "clip", "large") for step in range(3)]
     append(directory, acts)
     past = find(directory, "d_optimizer")
@@ -70,7 +59,8 @@ def test_the_past_of_a_run(tmp_path: Path, make_reading: MakeReading) -> None:
     ],
 )
 def test_a_file_that_is_spoiled(tmp_path: Path, make_reading: MakeReading, content: bytes) -> None:
-    directory = written(tmp_path, make_reading())
+    write(tmp_path, make_reading())
+    directory = str(tmp_path / "gradients")
     Path(directory, NAME).write_bytes(content)
     with pytest.raises(ValueError, match=r"The state of the run cannot be read: .*Received: ") as e:
         find(directory)

@@ -3,15 +3,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from factories import MakeReading
+
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.logs.histograms import Histograms
 from keras_vanish.logs.step_events import StepEvents
-from keras_vanish.records.readings import Reading
 
 MakeHistogram = Callable[..., Histograms]
-
-
-MakeReading = Callable[..., Reading]
 
 
 def test_only_the_first_value_of_a_tag_carries_metadata(

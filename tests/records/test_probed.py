@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from factories import MakeReading
 
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 def test_readings_with_and_without_the_probe_differ(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from factories import MakeReading
 
 from keras_vanish.records.combining import combine
 from keras_vanish.records.probed import Probed
@@ -20,8 +21,6 @@ AssertEqual = Callable[..., None]
 
 
 Array = npt.NDArray[Any]
-
-MakeReading = Callable[..., Reading]
 
 
 def make(table: Array | None = None, **changes: Any) -> Reading:

@@ -7,19 +7,15 @@ import math
 from collections.abc import Callable
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from keras_vanish.diagnosis import Diagnosis, diagnose, verdict_of
 from keras_vanish.interventions import Intervention
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.report.doctor import course, findings, render
 from keras_vanish.report.terminal import NOTHING_RECORDED
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 
 HEALTHY = [1e-2, 1e-2, 1e-2]
 SICK = [1e-9, 1e-8, 1e-2]

@@ -2,21 +2,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.report.table import render
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 
 VANISHING = [1e-9, 1e-8, 1e-3, 1e-3, 1e-3]
 

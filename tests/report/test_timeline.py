@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import Diagnosis, diagnose
 from keras_vanish.interventions import Intervention
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
 from keras_vanish.report.timeline import timeline
-
-MakeReading = Callable[..., Reading]
 
 
 def lines(

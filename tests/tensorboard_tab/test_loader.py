@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import configparser
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
+from repository import setup_cfg
 from tensorboard.plugins.base_plugin import TBContext
 
 from keras_vanish.tensorboard_tab.loader import SAMPLES, GradientFlowLoader
@@ -18,14 +16,8 @@ from keras_vanish.tensorboard_tab.loader import SAMPLES, GradientFlowLoader
 ROOT = Path(__file__).parents[2]
 
 
-def config() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    return parser
-
-
 def test_the_entry_point_is_the_loader() -> None:
-    (line,) = config()["options.entry_points"]["tensorboard_plugins"].split("\n")[1:]
+    (line,) = setup_cfg()["options.entry_points"]["tensorboard_plugins"].split("\n")[1:]
     name, _, path = line.partition(" = ")
     module, _, attribute = path.partition(":")
     assert name == "gradient_flow"
@@ -33,7 +25,7 @@ def test_the_entry_point_is_the_loader() -> None:
 
 
 def test_the_page_is_in_the_wheel() -> None:
-    assert config()["options.package_data"]["keras_vanish.tensorboard_tab"] == "static/*"
+    assert setup_cfg()["options.package_data"]["keras_vanish.tensorboard_tab"] == "static/*"
 
 
 @pytest.mark.parametrize("given", [{}, {"images": 0}, None, ""])
@@ -64,10 +56,7 @@ print(*sorted(before & {*sys.modules}))
 
 
 def test_neither_tensorflow_nor_keras_is_imported() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     # TensorBoard itself imports TensorFlow where it is installed, on first use.
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTS], env=environment, capture_output=True, text=True
-    )
+    done = run_python(IMPORTS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from sklearn.datasets import load_digits
+from digit_images import digits
+from modes import MODES
+from numerics import rms
 
 from keras_vanish import GradientMonitor, LayerReading, Reading
 from keras_vanish.capture.tensorflow.activations.probe import Probe
@@ -24,19 +25,12 @@ from keras_vanish.records.statistics import Statistics
 L = keras.layers
 Array = npt.NDArray[Any]
 
-MODES = ("eager", "graph", "xla")
 
 #: A GPU may multiply in fewer bits, and each computation in another order.
 RTOL = 1e-4 if tf.config.list_physical_devices("GPU") else 2e-5
 
 #: Where another test compiles the same with XLA, which takes it long.
 XLA = pytest.param("xla", marks=pytest.mark.soak)
-
-
-@functools.cache
-def data(n: int = 32) -> tuple[Array, Array]:
-    digits = load_digits()
-    return digits.data[:n].astype("float32") / 16, digits.target[:n]
 
 
 def compiled(model: Any, mode: str, optimizer: Any = "sgd", **options: Any) -> Any:
@@ -59,10 +53,6 @@ def reference_gradients(model: Any, x: Array, y: Array) -> list[Array]:
 
 def weights_of(model: Any) -> list[Array]:
     return [v.numpy().astype(np.float64) for v in model.trainable_variables]
-
-
-def rms(x: Array) -> float:
-    return math.sqrt(np.mean(np.square(x)))
 
 
 def joined(arrays: list[Array], indices: list[int]) -> Array:
@@ -196,7 +186,7 @@ def _marks(build: Callable[[], Any], mode: str) -> list[Any]:
 )
 def test_readings_equal_gradient_tape(build: Callable[[], Any], mode: str) -> None:
     model = compiled(build(), mode, keras.optimizers.Adam(0.01))
-    x, y = data()
+    x, y = digits(32)
     check_reading(*(lambda r, g, b: (r, model, g, b))(*first_step(model, x, y)))
 
 
@@ -212,13 +202,13 @@ def test_readings_equal_gradient_tape(build: Callable[[], Any], mode: str) -> No
 )
 def test_updates_are_measured(optimizer: Callable[[], Any], mode: str) -> None:
     model = compiled(mlp(kernel_constraint=keras.constraints.MaxNorm(0.5)), mode, optimizer())
-    reading, gradients, before = first_step(model, *data())
+    reading, gradients, before = first_step(model, *digits(32))
     check_reading(reading, model, gradients, before)
 
 
 def test_later_steps_are_right_too() -> None:
     model = compiled(mlp(), "graph", keras.optimizers.SGD(0.1))
-    x, y = data(96)
+    x, y = digits(96)
     monitor = GradientMonitor(None, update_freq=1)
     snapshots: list[list[Array]] = []
 
@@ -242,7 +232,7 @@ def test_later_steps_are_right_too() -> None:
 @pytest.mark.parametrize("mode", ["graph", XLA])
 def test_clipping_shows_before_and_after(mode: str) -> None:
     model = compiled(mlp(), mode, keras.optimizers.SGD(0.1, global_clipnorm=0.05))
-    reading, gradients, _ = first_step(model, *data())
+    reading, gradients, _ = first_step(model, *digits(32))
     norm = math.sqrt(sum(np.sum(np.square(g)) for g in gradients))
     assert reading.model.gradient_norm == pytest.approx(norm, rel=1e-5)
     assert reading.model.gradient_norm_after_clipping == pytest.approx(0.05, rel=1e-4)
@@ -264,7 +254,7 @@ def mixed_float16() -> Iterator[None]:
 def test_mixed_precision_is_unscaled(mode: str) -> None:
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=512.0)
     model = compiled(mlp(), mode, optimizer)
-    reading, gradients, before = first_step(model, *data())
+    reading, gradients, before = first_step(model, *digits(32))
     assert [layer.name for layer in reading.layers] == ["first", "second", "head"]
     norm = math.sqrt(sum(np.sum(np.square(g)) for g in gradients))
     assert reading.model.gradient_norm == pytest.approx(norm, rel=0.02)
@@ -280,7 +270,7 @@ def test_a_step_that_the_loss_scaler_skips_is_no_explosion() -> None:
     )
     model = compiled(mlp(), "graph", optimizer)
     monitor = GradientMonitor(None, update_freq=1)
-    x, y = data(96)
+    x, y = digits(96)
     model.fit(x, y, batch_size=1, epochs=1, verbose=0, callbacks=[monitor])
     skipped = 96 - int(optimizer.inner_optimizer.iterations.numpy())
     assert 10 < skipped < 90
@@ -293,7 +283,7 @@ def test_a_frozen_layer_is_absent(mode: str) -> None:
     model = mlp()
     model.layers[0].trainable = False
     compiled(model, mode)
-    reading, gradients, before = first_step(model, *data())
+    reading, gradients, before = first_step(model, *digits(32))
     assert [layer.name for layer in reading.layers] == ["second", "head"]
     assert len(gradients) == 4
 
@@ -331,7 +321,7 @@ def test_layers_stand_in_the_order_in_which_data_flow(builds: bool, mode: str) -
     keras.utils.set_random_seed(0)
     monitor = GradientMonitor(None, update_freq=1)
     model = compiled(HeadFirst(builds), mode)
-    model.fit(*data(), verbose=0, callbacks=[monitor])
+    model.fit(*digits(32), verbose=0, callbacks=[monitor])
     layers = monitor.history[0].reading.layers
     assert [layer.name for layer in layers] == ["stem", "middle", "head"]
     assert [layer.depth for layer in layers] == [0, 1, 2]
@@ -345,7 +335,7 @@ def test_without_a_gradient_a_layer_is_nan(mode: str) -> None:
     keras.utils.set_random_seed(0)
     monitor = GradientMonitor(None, update_freq=1)
     model = compiled(HeadFirst(unused=True), mode)
-    model.fit(*data(), verbose=0, callbacks=[monitor])
+    model.fit(*digits(32), verbose=0, callbacks=[monitor])
     layers = monitor.history[0].reading.layers
     assert [layer.name for layer in layers] == ["stem", "middle", "head", "unused"]
     unused: LayerReading = layers[-1]
@@ -368,7 +358,7 @@ def nested() -> Any:
 
 def test_nested_models_and_the_optimizer_of_a_loaded_model(tmp_path: Any) -> None:
     model = compiled(nested(), "graph", "adam")
-    x, y = data()
+    x, y = digits(32)
     model.fit(x, y, verbose=0)
     with warnings.catch_warnings():
         # NumPy 2 about what Keras does to variables when it saves them.
@@ -389,13 +379,13 @@ def test_nested_models_and_the_optimizer_of_a_loaded_model(tmp_path: Any) -> Non
 
 
 def captured(model: Any, probe: Probe | None, steps: int, slots: int, every: int = 1) -> Any:
-    """What a capture has recorded after some steps on `data()`."""
+    """What a capture has recorded after some steps on `digits(32)`."""
     capture = Capture(model, model.optimizer, every, slots, probe=probe)
     capture.arm()
     step = capture.wrap(model.train_step)
     if not model.run_eagerly:
         step = tf.function(step)
-    batch = tuple(map(tf.constant, data()))
+    batch = tuple(map(tf.constant, digits(32)))
     for _ in range(steps):
         step(batch)
         capture.count(1)
@@ -406,7 +396,7 @@ def captured(model: Any, probe: Probe | None, steps: int, slots: int, every: int
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_what_a_probe_finds_is_that_of_the_weights_before_the_update(mode: str) -> None:
     model = compiled(mlp(), mode, keras.optimizers.SGD(1.0))
-    batch = tuple(map(tf.constant, data()))
+    batch = tuple(map(tf.constant, digits(32)))
     probe = Probe(model)
     expected = probe.parse(probe.trace(batch).numpy())
     found = captured(model, Probe(model), steps=4, slots=4)
@@ -476,7 +466,7 @@ def test_the_host_reads_nothing_on_steps_that_are_not_recorded(
     monkeypatch.setattr(variable, "numpy", watched)
     monkeypatch.setattr(Recorder, "read", counted)
     monitor = GradientMonitor(None, update_freq=10)
-    x, y = data(100)
+    x, y = digits(100)
     model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor, Batches()])
     assert batches == list(range(25))
     assert reads == [0, 10, 20]
@@ -502,5 +492,5 @@ def test_a_second_set_of_variables_is_not_monitored_and_said_so() -> None:
     model.optimizer.build(model.trainable_variables)
     monitor = GradientMonitor(None, update_freq=1)
     with pytest.warns(UserWarning, match="Received: a second call of `apply` with 2 variables"):
-        model.fit(*data(), verbose=0, callbacks=[monitor])
+        model.fit(*digits(32), verbose=0, callbacks=[monitor])
     assert {layer.name for d in monitor.history for layer in d.reading.layers} == {"a"}

@@ -15,11 +15,6 @@ from keras_vanish.capture.tensorflow import distributed_tap as reduction
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 
 
-@pytest.fixture(scope="module")
-def mirrored() -> Any:
-    return tf.distribute.MirroredStrategy(["CPU:0"])
-
-
 def fitted(strategy: Any, monitor: GradientMonitor | None, **options: Any) -> Any:
     keras.utils.set_random_seed(0)
     with strategy.scope():

@@ -8,14 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from digit_images import digits
+from fits import state_of
 
 from keras_vanish.capture.tensorflow.snapshot import Snapshot
 
 L = keras.layers
-X, Y = load_digits(return_X_y=True)
-X = np.float32(X / 16)[:128]
-Y = Y[:128]
+X, Y = digits(128)
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: keras.optimizers.Adam(0.01),
@@ -39,24 +38,20 @@ def model(optimizer: Any, jit_compile: bool) -> Any:
     return net
 
 
-def state(net: Any) -> list[Any]:
-    return [v.numpy() for v in [*net.variables, *net.optimizer.variables]]
-
-
 @pytest.mark.smoke
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_everything_but_time_is_restored(name: str, jit_compile: bool) -> None:
     net = model(OPTIMIZERS[name](), jit_compile)
     net.fit(X, Y, verbose=0)
-    before = state(net)
+    before = state_of(net)
     snapshot = Snapshot(net, net.optimizer)
     net.fit(X, Y, verbose=0)
     assert not np.array_equal(net.get_weights()[0], before[0])
     net.optimizer.learning_rate = 0.5
     steps = int(net.optimizer.iterations.numpy())
     snapshot.restore()
-    after = state(net)
+    after = state_of(net)
     names = [v.path for v in [*net.variables, *net.optimizer.variables]]
     for path, was, now in zip(names, before, after):
         if path.endswith(("iteration", "learning_rate")):

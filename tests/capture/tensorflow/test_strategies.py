@@ -19,11 +19,6 @@ from keras_vanish.capture.tensorflow.strategies import (
 )
 
 
-@pytest.fixture(scope="module")
-def mirrored() -> Any:
-    return tf.distribute.MirroredStrategy(["CPU:0"])
-
-
 def model_under(strategy: Any, jit_compile: bool = False, run_eagerly: bool = False) -> Any:
     return SimpleNamespace(
         distribute_strategy=strategy, jit_compile=jit_compile, run_eagerly=run_eagerly

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from modes import MODES
+from numerics import rms
 
 from keras_vanish.capture.tensorflow.recorder import Recorder, Row
 from keras_vanish.capture.tensorflow.tap import tap, unwrapped
@@ -20,7 +22,6 @@ from keras_vanish.records.statistics import FLOATS
 
 Array = npt.NDArray[Any]
 
-MODES = ("eager", "graph", "xla")
 KERNEL = np.linspace(-1.0, 2.0, 12, dtype=np.float32).reshape(3, 4)
 GRADIENT = np.linspace(-3.0, 1.0, 12, dtype=np.float32).reshape(3, 4)
 RATE = 0.1
@@ -66,10 +67,6 @@ class Tapped:
     def rows(self) -> list[Row]:
         assert self.recorder is not None
         return self.recorder.read(0)[1]
-
-
-def rms(x: Any) -> float:
-    return math.sqrt(np.mean(np.square(np.asarray(x, np.float64))))
 
 
 def column(row: Row, name: str, variable: int = 0) -> float:

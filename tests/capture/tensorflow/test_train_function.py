@@ -7,9 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from digit_images import digits
 
 from keras_vanish import GradientMonitor
 from keras_vanish.capture.tensorflow.train_function import TrainFunction, clear_leftover
@@ -241,7 +240,7 @@ class FailingStep(keras.Sequential):
         return super().train_step(*args)
 
 
-DATA = (load_digits().data[:96].astype(np.float32) / 16, load_digits().target[:96])
+DATA = digits(96)
 
 
 def compiled(mode: str = "graph") -> Any:

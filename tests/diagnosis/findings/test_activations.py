@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-
-Falling = Callable[..., list[float]]
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
+from diagnosis_helpers import Falling, Outcome
 
 
 @pytest.mark.smoke

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from factories import MakeReading
 
 from keras_vanish.diagnosis import diagnose
 from keras_vanish.diagnosis.findings.activations import Activations
 from keras_vanish.diagnosis.findings.weights import Weights
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 def test_the_blame_is_not_empty_at_the_very_threshold(make_reading: MakeReading) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
+from factories import MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,6 @@ from keras_vanish.diagnosis.findings import ORDER, illness_of
 from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.finding import THRESHOLD, ScoredIllness, worst
 from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 class Tired(ScoredIllness):

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import MakeReading
 
 from keras_vanish.diagnosis import Diagnosis, diagnose
 from keras_vanish.diagnosis.findings import illness_of
 from keras_vanish.diagnosis.findings.evidence import Evidence
 from keras_vanish.diagnosis.findings.float16 import cut_by_float16, note
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 @pytest.mark.parametrize("spread", [np.random.Generator.normal, np.random.Generator.laplace])

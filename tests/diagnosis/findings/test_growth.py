@@ -1,28 +1,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from diagnosis_helpers import Close, Falling, through_time
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import THRESHOLD, diagnose
 from keras_vanish.diagnosis.findings.growth import growth_by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-from keras_vanish.records.recurrent import RecurrentReading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Falling = Callable[..., list[float]]
-Close = Callable[..., Any]
-
-
-def through_time(*profiles: Sequence[float]) -> dict[str, RecurrentReading]:
-    return {f"rnn_{i}": RecurrentReading(tuple(rms)) for i, rms in enumerate(profiles)}
 
 
 @pytest.mark.smoke

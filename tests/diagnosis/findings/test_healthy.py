@@ -2,26 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+from diagnosis_helpers import NOT_LEARNED, Close, Outcome
+from factories import MakeProbed, MakeReading
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keras_vanish.diagnosis import LearningProgress, diagnose
-from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Close = Callable[..., Any]
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
-
+from keras_vanish.diagnosis import diagnose
 
 #: Of a run that has not learned anything.
-STUCK = LearningProgress(count=PATIENCE, share=0.0, best=0.0)
 
 
 calm = st.lists(st.floats(-0.5, 0.5).map(lambda e: 10**e), min_size=3, max_size=20)
@@ -59,7 +49,7 @@ def test_a_zero_initialised_head_is_no_alarm_in_its_first_steps(
         probed=make_probed([0.0, 0.0, 0.0, 1.0], dead_fraction=[0.1, 0.1, 0.1, math.nan]),
     )
     for reading in (first, dataclasses.replace(first, probed=None)):
-        assert diagnose(reading, STUCK).verdict == "unknown"
+        assert diagnose(reading, NOT_LEARNED).verdict == "unknown"
         assert diagnose(reading).blame == ("dense_0", "dense_1", "dense_2")
     # Step 1: it holds back most of the gradient, and changes by its own size.
     second = make_reading(

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
+from diagnosis_helpers import Outcome
 
 
 @pytest.mark.smoke

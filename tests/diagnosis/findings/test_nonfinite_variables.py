@@ -1,16 +1,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
+from factories import MakeProbed, MakeReading
 
 from keras_vanish.diagnosis import diagnose
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
 
 
 @pytest.mark.smoke

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
+from diagnosis_helpers import Outcome
+from factories import MakeProbed, MakeReading
 
 from keras_vanish.diagnosis.findings.saturated import by_saturation
-from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
 
 
 @pytest.mark.smoke

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
+from diagnosis_helpers import NOT_LEARNED, Close, Falling, Outcome, through_time
+from factories import MakeProbed, MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,24 +15,8 @@ from keras_vanish.diagnosis.findings.time import by_time
 from keras_vanish.diagnosis.profiles import CRITICAL_DECAY
 from keras_vanish.diagnosis.progress import LEARNED_SHARE, PATIENCE
 from keras_vanish.records.probed import Probed
-from keras_vanish.records.readings import Reading
-from keras_vanish.records.recurrent import RecurrentReading
-
-MakeReading = Callable[..., Reading]
-MakeProbed = Callable[..., Probed]
-Falling = Callable[..., list[float]]
-Close = Callable[..., Any]
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
-
-
-NOT_LEARNED = LearningProgress(count=PATIENCE, share=0.0, best=0.0)
-
 
 LEARNED = LearningProgress(count=2, share=0.0, best=LEARNED_SHARE)
-
-
-def through_time(*profiles: Sequence[float]) -> dict[str, RecurrentReading]:
-    return {f"rnn_{i}": RecurrentReading(tuple(rms)) for i, rms in enumerate(profiles)}
 
 
 @pytest.mark.smoke

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from factories import MakeReading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_vanish.diagnosis import Diagnosis, diagnose, steadied
 from keras_vanish.diagnosis.findings.update import DECISIVE_UPDATE, by_update
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
 
 
 @pytest.mark.smoke

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from diagnosis_helpers import Falling, Outcome
+from factories import MakeReading
 
 from keras_vanish.diagnosis import Verdict, diagnose
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-Falling = Callable[..., list[float]]
-Outcome = Callable[..., tuple[str, str, tuple[str, ...]]]
 
 
 @pytest.mark.smoke

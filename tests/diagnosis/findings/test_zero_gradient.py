@@ -1,28 +1,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from diagnosis_helpers import NOT_LEARNED
+from factories import MakeReading
 
 from keras_vanish.diagnosis import LearningProgress, diagnose
 from keras_vanish.diagnosis.findings.zero_gradient import by_zero_gradient
 from keras_vanish.diagnosis.progress import PATIENCE
-from keras_vanish.records.readings import Reading
-
-MakeReading = Callable[..., Reading]
-
 
 #: Of a run that has not learned anything.
-STUCK = LearningProgress(count=PATIENCE, share=0.0, best=0.0)
 
 
 @pytest.mark.smoke
 def test_early_layers_that_no_gradient_reaches(
     make_reading: MakeReading,
 ) -> None:
-    def of(*rms: float, progress: LearningProgress = STUCK, **columns: Any) -> float:
+    def of(*rms: float, progress: LearningProgress = NOT_LEARNED, **columns: Any) -> float:
         return by_zero_gradient(make_reading(rms=rms, **columns).layers, progress)
 
     nan = math.nan
@@ -46,7 +42,7 @@ def test_early_layers_that_no_gradient_reaches(
 
 def test_layers_that_hear_nothing_are_to_blame(make_reading: MakeReading) -> None:
     reading = make_reading(rms=[0.0, 0.0, 0.0, 1e-3, 1e-3], names="abcde")
-    found = diagnose(reading, STUCK)
+    found = diagnose(reading, NOT_LEARNED)
     assert (found.verdict, found.cause, found.blame) == ("vanishing", "silent", ("a", "b", "c"))
     # As a kernel of zeros in the last layer makes them, before it is updated.
     assert diagnose(reading, LearningProgress()).verdict == "healthy"

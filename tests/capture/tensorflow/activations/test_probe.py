@@ -7,26 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from numerics import rms
+from small_models import RNG, compiled, numbers, sequential
 
 from keras_vanish.capture.tensorflow.activations.probe import SAMPLES, Probe
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
 from keras_vanish.records.probed import Probed
-
-RNG = np.random.default_rng(0)
-
-
-def compiled(model: Any, loss: Any = "mse", **arguments: Any) -> Any:
-    model.compile(keras.optimizers.SGD(0.0), loss, **arguments)
-    return model
-
-
-def sequential(*stack: Any, loss: Any = "mse") -> Any:
-    keras.utils.set_random_seed(1)
-    return compiled(keras.Sequential(list(stack)), loss)
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return RNG.normal(size=shape).astype(np.float32)
 
 
 def probed(model: Any, *batch: Any, probe: Probe | None = None) -> Probed:
@@ -37,10 +23,6 @@ def probed(model: Any, *batch: Any, probe: Probe | None = None) -> Probed:
 
 def column(found: Probed, name: str) -> np.ndarray:
     return found.table[:, ACTIVATION_COLUMNS.index(name)]
-
-
-def rms(x: Any) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
 
 
 def mlp() -> Any:

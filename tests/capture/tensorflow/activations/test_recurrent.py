@@ -8,27 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from numerics import rms
+from small_models import compiled, numbers, sequential
 
 from keras_vanish.capture.tensorflow.activations.probe import Probe
 from keras_vanish.capture.tensorflow.activations.recurrent import Through
 from keras_vanish.capture.tensorflow.activations.recurrent import profile as profile_of
 from keras_vanish.records.activations import ACTIVATION_COLUMNS
-
-RNG = np.random.default_rng(0)
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-def compiled(model: Any) -> Any:
-    model.compile(keras.optimizers.SGD(0.0), "mse")
-    return model
-
-
-def sequential(*stack: Any) -> Any:
-    keras.utils.set_random_seed(1)
-    return compiled(keras.Sequential(list(stack)))
 
 
 def profiles(model: Any, x: Any, y: Any) -> dict[str, np.ndarray]:
@@ -62,11 +48,6 @@ def unrolled(
         value = loss(outputs)
     gradients = tape.gradient(value, watched, unconnected_gradients="zero")
     return np.array([rms(*step) for step in gradients])
-
-
-def rms(*tensors: Any) -> float:
-    flat = np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in tensors])
-    return float(np.sqrt(np.mean(flat**2)))
 
 
 def mean_square(prediction: Any, y: Any) -> Any:

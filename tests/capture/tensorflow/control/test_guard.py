@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from modes import MODES
 
 from keras_vanish.capture.tensorflow.control.guard import WITHIN_REACH, Guard
 from keras_vanish.capture.tensorflow.tap import tap, unwrapped
 
 Array = npt.NDArray[Any]
 
-MODES = ("eager", "graph", "xla")
 KERNEL = np.linspace(-1.0, 2.0, 12, dtype=np.float32).reshape(3, 4)
 GRADIENT = np.linspace(-3.0, 1.0, 12, dtype=np.float32).reshape(3, 4)
 BIAS = np.full(4, 2.0, np.float32)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from modes import MODES
 
 from keras_vanish.capture.tensorflow.statistics.histograms import exponent_histograms
 from keras_vanish.capture.tensorflow.statistics.moments import moments as compute_moments
@@ -20,8 +21,6 @@ from keras_vanish.capture.tensorflow.statistics.packing import Packing
 from keras_vanish.capture.tensorflow.statistics.sampling import histogram_stride
 from keras_vanish.records.bins import BINS, ZERO_BIN
 from keras_vanish.records.statistics import MOMENTS
-
-MODES = ("eager", "graph", "xla")
 
 #: Also as a graph in which all but the smallest tensors are reduced by themselves.
 PACKED = (*MODES, "alone")

@@ -1,44 +1,18 @@
+"""Why a run is taken back, and which states are good, as the decisions show."""
+
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from policy_runs import MakeObservation
+from rollback_runs import CALM, ROLLBACK, last, restored, run
 
 from keras_vanish.diagnosis.loss_trend import NONFINITE
 from keras_vanish.interventions import Decision, Observation, Rollback
 from keras_vanish.records.probed import Probed
-
-MakeLook = Callable[..., Observation]
-
-ROLLBACK = Rollback()
-CALM = [2.0] * 50
-
-
-def run(looks: Iterable[Observation], rollback: Rollback = ROLLBACK) -> tuple[Any, list[Decision]]:
-    """The last state, and all decisions."""
-    state, found = rollback.begin(), []
-    for observation in looks:
-        state, decision = rollback.decide(state, observation)
-        found.append(decision)
-    return state, found
-
-
-def last(looks: Iterable[Observation], rollback: Rollback = ROLLBACK) -> Decision:
-    return run(looks, rollback)[1][-1]
-
-
-# Keeping.
-
-
-def test_a_calm_run_is_kept_and_nothing_else(make_observation: MakeLook) -> None:
-    _, found = run([make_observation(losses=CALM)] * 6)
-    assert [decision.keep for decision in found] == [True, False, True, False, True, False]
-    assert all(decision in (Decision(), Decision(keep=True)) for decision in found)
 
 
 @pytest.mark.parametrize(
@@ -56,36 +30,23 @@ def test_a_calm_run_is_kept_and_nothing_else(make_observation: MakeLook) -> None
         {"losses": [9.0] * 15},
     ],
 )
-def test_what_is_not_good_is_not_kept(make_observation: MakeLook, more: dict[str, Any]) -> None:
+def test_what_is_not_good_is_not_kept(
+    make_observation: MakeObservation, more: dict[str, Any]
+) -> None:
     before = [make_observation(losses=[2.0] * 50), make_observation(losses=[0.1] * 100)]
     fields: dict[str, Any] = {"losses": [0.1] * 100}
     assert last([*before, make_observation(**fields)]).keep
     assert not last([*before, make_observation(**{**fields, **more})]).keep
 
 
-def test_gradients_that_grow_are_no_reason_not_to_keep(make_observation: MakeLook) -> None:
+def test_gradients_that_grow_are_no_reason_not_to_keep(make_observation: MakeObservation) -> None:
     observation = make_observation(rms=[10.0, 0.1, 1e-3])
     assert observation.verdict == "exploding"
     assert last([observation]).keep
 
 
-# Restoring.
-
-
-def restored(decision: Decision) -> str:
-    """Why the run was taken back; empty if it was not."""
-    if not decision.restore:
-        assert decision.intervention is None
-        return ""
-    assert decision.intervention is not None
-    assert decision.intervention.action == "roll_back"
-    assert not decision.keep
-    assert not decision.stop
-    return decision.intervention.reason
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_losses_that_stay_nan_take_it_back(make_observation: MakeLook, bad: float) -> None:
+def test_losses_that_stay_nan_take_it_back(make_observation: MakeObservation, bad: float) -> None:
     calm = make_observation(losses=CALM)
     decision = last([calm, make_observation(losses=[bad] * NONFINITE, rate=0.2)])
     assert restored(decision) == "the last 5 losses are NaN or infinite"
@@ -97,7 +58,7 @@ def test_losses_that_stay_nan_take_it_back(make_observation: MakeLook, bad: floa
     assert not restored(last([calm, make_observation(losses=[bad, 2.0] * 30)]))
 
 
-def test_gradients_that_stay_nan_take_it_back(make_observation: MakeLook) -> None:
+def test_gradients_that_stay_nan_take_it_back(make_observation: MakeObservation) -> None:
     bad = [math.nan] * NONFINITE
     calm = make_observation(norms=[1.0] * 50)
     assert "last 5 updates" in restored(last([calm, make_observation(norms=bad)]))
@@ -107,14 +68,14 @@ def test_gradients_that_stay_nan_take_it_back(make_observation: MakeLook) -> Non
     assert not restored(last([calm, make_observation(norms=[*bad, 1.0])]))
 
 
-def test_a_run_without_updates_is_taken_back(make_observation: MakeLook) -> None:
+def test_a_run_without_updates_is_taken_back(make_observation: MakeObservation) -> None:
     stalled = make_observation(losses=[2.0] * 10, stalled=True)
     assert not restored(last([stalled] * 3))
     assert "no update was applied for 40 steps" in restored(last([stalled] * 4))
     assert not restored(last([stalled, stalled, make_observation(losses=CALM), stalled, stalled]))
 
 
-def test_nan_weights_take_it_back_at_once(make_observation: MakeLook) -> None:
+def test_nan_weights_take_it_back_at_once(make_observation: MakeObservation) -> None:
     bad = make_observation(nan_count=[0.0, 9.0, 9.0])
     assert not restored(last([make_observation(losses=CALM), bad]))
     lost = make_observation(
@@ -128,14 +89,14 @@ def test_nan_weights_take_it_back_at_once(make_observation: MakeLook) -> None:
     assert reason == "the weights of 1 layers are NaN or infinite, first dense_0"
 
 
-def test_divergence_takes_it_back(make_observation: MakeLook) -> None:
+def test_divergence_takes_it_back(make_observation: MakeObservation) -> None:
     decision = last([make_observation(losses=CALM), make_observation(losses=[9.0] * 40)])
     assert restored(decision) == "the loss diverges: it is 9, after 2 at best and 2 at first"
     assert decision.factor == 0.5
 
 
-def test_new_weights_are_alive_whatever_the_first_look_after_them_shows(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+def test_new_weights_are_alive_whatever_the_first_observation_after_them_shows(
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     dead = make_probed(rms=[0, 0, 1.0], dead_fraction=[0, 0, 1.0])
     observation = make_observation(losses=CALM, probed=dead, verdict="vanishing")
@@ -147,7 +108,7 @@ def test_new_weights_are_alive_whatever_the_first_look_after_them_shows(
 
 
 def test_an_explosion_that_forgets_what_was_learned_takes_it_back(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     # A network that is cut in two, at the loss of a constant prediction: the loss tells nothing.
     def observation(saved: float, **fields: Any) -> Observation:
@@ -178,7 +139,7 @@ def test_an_explosion_that_forgets_what_was_learned_takes_it_back(
 
 
 def test_units_that_die_in_training_take_it_back(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     first = make_observation(losses=CALM, ratio=0.1)
     flat = make_observation(losses=CALM, probed=make_probed(saturated_fraction=1.0))
@@ -191,7 +152,7 @@ def test_units_that_die_in_training_take_it_back(
 
 
 def test_flat_units_do_not_matter_where_much_was_learned(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     learned = [make_observation(losses=CALM), make_observation(losses=[0.1] * 50)]
     flat = make_probed(saturated_fraction=1.0)
@@ -200,7 +161,7 @@ def test_flat_units_do_not_matter_where_much_was_learned(
 
 
 def test_of_dead_units_less_must_have_been_lost(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
     learned = [make_observation(losses=CALM), make_observation(losses=[1.0] * 50)]
     flat = make_probed(saturated_fraction=1.0)
@@ -213,9 +174,9 @@ def test_of_dead_units_less_must_have_been_lost(
 
 
 def test_dead_units_that_know_nothing_take_it_back_however_low_the_loss(
-    make_observation: MakeLook, make_probed: Callable[..., Probed]
+    make_observation: MakeObservation, make_probed: Callable[..., Probed]
 ) -> None:
-    # The first losses were large: one that looks at no input lies far below them.
+    # The first losses were large: one that observations at no input lies far below them.
     learned = [make_observation(losses=[9.0] * 10), make_observation(losses=[2.3] * 50)]
     for shuffled_loss, back in ((1.0, True), (2.0, False)):
         dead = make_probed(
@@ -224,7 +185,9 @@ def test_dead_units_that_know_nothing_take_it_back_however_low_the_loss(
         assert last([*learned, make_observation(losses=[2.3] * 50, probed=dead)]).restore == back
 
 
-def test_an_explosion_that_keeps_the_loss_high_takes_it_back(make_observation: MakeLook) -> None:
+def test_an_explosion_that_keeps_the_loss_high_takes_it_back(
+    make_observation: MakeObservation,
+) -> None:
     calm = make_observation(losses=CALM)
     exploding = make_observation(losses=[3.0] * 30, verdict="exploding")
     _, found = run([calm, exploding, exploding])
@@ -241,26 +204,28 @@ def test_an_explosion_that_keeps_the_loss_high_takes_it_back(make_observation: M
 
 @pytest.mark.parametrize(("loss", "kept"), [(3.0, False), (2.0, True)])
 def test_where_gradients_explode_a_high_loss_is_not_good(
-    make_observation: MakeLook, loss: float, kept: bool
+    make_observation: MakeObservation, loss: float, kept: bool
 ) -> None:
     calm = [make_observation(losses=CALM), make_observation(losses=[2.0] * 80)]
     decision = last([*calm, make_observation(losses=[loss] * 20, verdict="exploding")])
     assert decision == Decision(keep=kept)
 
 
-def test_updates_that_are_certainly_too_large_take_it_back(make_observation: MakeLook) -> None:
+def test_updates_that_are_certainly_too_large_take_it_back(
+    make_observation: MakeObservation,
+) -> None:
     calm = make_observation(losses=CALM)
     assert restored(last([calm, make_observation(ratio=4.5)])).startswith(
         "one update was 4.5 times"
     )
     assert not restored(last([calm, make_observation(ratio=3.5)]))
-    # At the first look going back costs little.
+    # At the first observation going back costs little.
     decision = last([make_observation(ratio=3.5)])
     assert restored(decision)
     assert decision.factor == pytest.approx(0.01 / 3.5)
 
 
-def test_a_first_update_that_was_clipped_takes_it_back(make_observation: MakeLook) -> None:
+def test_a_first_update_that_was_clipped_takes_it_back(make_observation: MakeObservation) -> None:
     # Plain gradient descent at a rate of 20, clipped to a hundredth.
     observation = make_observation(ratio=0.1, rms=[0.05] * 3, rate=20.0, norms=[1.0], clipped=1)
     decision = last([observation])
@@ -268,130 +233,3 @@ def test_a_first_update_that_was_clipped_takes_it_back(make_observation: MakeLoo
     assert decision.factor == pytest.approx(0.01 / 10)
     # One bad batch in the midst of a calm run is clipped, and that is that.
     assert not restored(last([make_observation(), observation]))
-
-
-def test_the_calm_before_tells_how_far_to_lower_the_rate(make_observation: MakeLook) -> None:
-    thrown = make_observation(ratio=1e6)
-    assert last([make_observation(ratio=0.5), thrown]).factor == pytest.approx(0.02)
-    assert last([make_observation(ratio=0.001), thrown]).factor == 0.5
-    assert last([thrown]).factor == pytest.approx(1e-6)
-    # The largest of them: with units that are dead nothing moves.
-    assert last([make_observation(ratio=0.5), make_observation(ratio=1e-9), thrown]).factor == 0.02
-    nan = make_observation(losses=[math.nan] * NONFINITE)
-    assert last([make_observation(ratio=0.5), nan]).factor == pytest.approx(0.02)
-
-
-def test_it_is_lowered_by_more_each_time_in_a_row(make_observation: MakeLook) -> None:
-    thrown = make_observation(ratio=1e6, losses=[2.0])
-    _, found = run([make_observation(losses=CALM), *[thrown] * 3])
-    assert [decision.factor for decision in found[1:]] == [0.5, 0.25, 0.125]
-
-
-def test_a_restored_run_is_judged_anew(make_observation: MakeLook) -> None:
-    looks = [make_observation(losses=CALM), make_observation(losses=[9.0] * 40)]
-    assert not restored(last([*looks, make_observation(losses=[9.0] * 10)]))
-    assert restored(last([*looks, make_observation(losses=[9.0] * 40)]))
-
-
-def test_where_all_stays_nan_the_data_are_to_blame(make_observation: MakeLook) -> None:
-    nan = make_observation(losses=[math.nan] * 10)
-    _, found = run([make_observation(losses=CALM), *[nan] * 20])
-    # After 10, 20 and 80 steps more.
-    assert [place for place, decision in enumerate(found) if decision.restore] == [1, 3, 11]
-    finite = make_observation(losses=[2.0])
-    _, found = run([make_observation(losses=CALM), *[nan, finite] * 2])
-    assert [decision.restore for decision in found] == [False, True, False, True, False]
-
-
-# Stopping.
-
-
-def test_it_stops_after_all_attempts(make_observation: MakeLook) -> None:
-    rollback = Rollback(attempts=2)
-    bad = make_observation(losses=[2.0, *[math.nan] * 5], step=9)
-    state, found = run([bad] * 5, rollback)
-    assert [decision.restore for decision in found] == [True, True, False, False, False]
-    assert [decision.stop for decision in found] == [False, False, True, False, False]
-    act = found[2].intervention
-    assert act is not None
-    assert act.action == "stop"
-    assert "taken back 2 times already" in act.reason
-    assert "the last 5 losses are NaN or infinite" in act.reason
-    assert state.stopped
-    assert found[3] == Decision()
-
-
-def test_long_calm_gives_the_attempts_back(make_observation: MakeLook) -> None:
-    rollback = Rollback(attempts=1, rearm=200)
-    bad, calm = make_observation(losses=[2.0, *[math.nan] * 5]), make_observation(losses=CALM)
-    assert last([bad, *[calm] * 3, bad], rollback).stop
-    decision = last([bad, *[calm] * 4, bad], rollback)
-    assert decision.restore
-    assert decision.factor == 0.5
-
-
-# What holds in general.
-
-
-LOOKS = st.fixed_dictionaries(
-    {
-        "ratio": st.sampled_from([1e-3, 0.1, 2.0, 1e6]),
-        "losses": st.sampled_from([(), (1.0,) * 60, (2.0,) * 60, (9.0,) * 60, (math.nan,) * 60]),
-        "norms": st.sampled_from([(1.0,) * 9, (math.nan,) * 9]),
-        "skipped": st.sampled_from([0, 0, 3]),
-        "stalled": st.sampled_from([False, False, True]),
-        "verdict": st.sampled_from([None, "healthy", "exploding", "nonfinite"]),
-        "recorded": st.sampled_from([True, True, False]),
-        "rate": st.sampled_from([math.nan, 0.1]),
-    }
-)
-
-
-@settings(deadline=None, max_examples=50)
-@given(fields=st.lists(LOOKS, max_size=12))
-def test_decisions_are_sound(make_observation: MakeLook, fields: list[dict[str, Any]]) -> None:
-    state = ROLLBACK.begin()
-    for observation in fields:
-        kept = str(state)
-        after, decision = ROLLBACK.decide(state, make_observation(**observation))
-        assert str(state) == kept
-        assert decision.keep + decision.restore + decision.stop <= 1
-        assert (decision.intervention is not None) == (decision.restore or decision.stop)
-        assert 0 < decision.factor <= 1
-        assert (decision.factor < 1) == decision.restore
-        assert after.restores <= ROLLBACK.attempts
-        state = after
-
-
-@settings(deadline=None, max_examples=50)
-@given(fields=st.lists(LOOKS, max_size=12), exponent=st.integers(-20, 20))
-def test_a_factor_of_the_loss_changes_nothing_if_the_rate_has_it_too(
-    make_scaled_observation: MakeLook, fields: list[dict[str, Any]], exponent: int
-) -> None:
-    def decisions(scale: float) -> list[tuple[bool, bool, bool, float]]:
-        looks = [make_scaled_observation(observation, scale) for observation in fields]
-        return [(d.keep, d.restore, d.stop, d.factor) for d in run(looks)[1]]
-
-    assert decisions(2.0**exponent) == decisions(1.0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"copies": 0}, "copies must be a whole number, at least 1"),
-        ({"attempts": True}, "attempts must be a whole number, at least 1"),
-        ({"every": 0}, "every must be a whole number, at least 1"),
-        ({"rearm": -1}, "rearm must be a whole number, at least 1"),
-        ({"cut": 1.0}, "cut must be a finite number above 0 and below 1"),
-        ({"aim": 0.0}, "aim must be a finite number above 0 and below 1"),
-        ({"folder": 3}, "folder must be a path or None"),
-    ],
-)
-def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"{message}.*Received: {next(iter(fields))}="):
-        Rollback(**fields)
-
-
-def test_a_folder_is_a_path() -> None:
-    assert Rollback(folder=Path("good")).folder == Path("good")
-    assert Rollback(folder="good").folder == "good"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.
     warnings.simplefilter("ignore", DeprecationWarning)
     import tensorboard.plugin_util  # noqa: F401
+
+# So that `fake_backend` can be imported by all that need it.
+sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 
 # Nothing is asserted about time, by Hypothesis neither.
 settings.register_profile("any_time", deadline=None)

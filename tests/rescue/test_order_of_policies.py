@@ -162,7 +162,7 @@ def test_the_most_thorough_one_acts(
 ) -> None:
     hands, _ = made(**acting)
     assert looked(hands) == done
-    assert ASKED == asked
+    assert asked == ASKED
 
 
 def test_nothing_is_asked_while_new_weights_are_pending() -> None:

@@ -84,7 +84,7 @@ def test_what_was_learned_now(make_observation: Make, make_probed: Callable[...,
 
 
 def test_units_that_are_lost(make_observation: Make, make_probed: Callable[..., Probed]) -> None:
-    dead = make_probed(dead_fraction=1.0)
+    dead = make_probed(rms=[0, 0, 1.0], dead_fraction=[0, 0, 1.0])
     assert make_observation(probed=dead).lost == "dead"
     assert make_observation(probed=dead, recorded=False).lost == ""
     assert make_observation().lost == ""

@@ -124,6 +124,18 @@ def test_the_next_fit_begins_with_the_factor_and_without_a_correction() -> None:
     assert again.backend.log == []
 
 
+def test_what_another_optimizer_remembers_is_not_of_the_fit_before() -> None:
+    # There, nothing brought the factor into the step.
+    hand, _ = entered(Halves(), rate=False)
+    hand.decide(LOOK)
+    hand.apply()
+    assert hand.remembered == 1.0
+    again = fake_training(Controls(rate=True))
+    hand.enter(again)
+    assert (again.controls.factor.value, hand.remembered) == (0.5, 0.5)
+    assert again.optimizer.velocity == 1.0
+
+
 def test_a_resumed_run_does_not_correct_momentum_twice() -> None:
     before = Rescue(None, Halves(), None, None)
     before.rate.enter(fake_training(before.controls()))

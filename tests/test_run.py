@@ -129,7 +129,9 @@ def test_under_another_name_it_begins_anew(tmp_path: Path) -> None:
     assert run.verdict == "unknown"
     assert recorded(run, 0) == [0]
     assert [d.step for d in read(tmp_path / "generator")] == [0]
-    # What is saved from now on is of the other folder.
+    # What is saved from now on is of the other folder, and of a run that begins there.
+    run.save({"clip": {}})
+    assert not (tmp_path / "generator" / "gradients" / saved.NAME).exists()
     run.resume()
     run.save({"clip": {}})
     assert (tmp_path / "gradients" / saved.NAME).read_bytes() == state

@@ -253,6 +253,7 @@ def test_the_end_of_the_data_within_a_call(per_call: int) -> None:
     fits = Fits(steps_per_call=per_call)
     _, installed = fits.begin()
     installed.call()
+    installed.recording.awaited = True
     installed.call(steps=per_call - 1)
     # With one step a call, the end comes before any step, and nothing is read.
     assert fits.backend.log.count("read") == (1 if per_call == 1 else 2)
@@ -333,7 +334,7 @@ def test_a_state_that_is_damaged_is_one_warning(spoiled: str, tmp_path: Path) ->
 def test_each_optimizer_has_a_run_of_its_own(tmp_path: Path) -> None:
     fits = Fits(tmp_path, optimizers=("d_optimizer", "g_optimizer"))
     session, installed = trained(fits, 1, rms=VANISHING)
-    installed.recordings["g_optimizer"].apply()
+    installed.recordings["d_optimizer"].apply()
     installed.call()
     installed.remove()
     found = [(d.optimizer, d.step) for d in fits.history.diagnoses]
@@ -343,7 +344,7 @@ def test_each_optimizer_has_a_run_of_its_own(tmp_path: Path) -> None:
         # In the order of their updates.
         ("d_optimizer", 1),
         ("g_optimizer", 1),
-        ("g_optimizer", 2),
+        ("d_optimizer", 2),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d_optimizer", "g_optimizer"]
     assert fits.history.verdicts.keys() == {"d_optimizer", "g_optimizer"}

@@ -16,8 +16,9 @@ from keras_vanish.records.probed import Probed
 from keras_vanish.records.readings import Reading
 from keras_vanish.records.statistics import COLUMNS
 
-# What several tests share and is no fixture.
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+# What several tests share and is no fixture, and the backend in plain Python.
+for folder in ("helpers", "fakes"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 with warnings.catch_warnings():
     # What TensorBoard vendors warns about itself when it is imported.

@@ -1,44 +1,16 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import initializers, layers
+from keras import layers
+from small_models import SEQUENCES, X, before_activation, same, sequential, values
 
 from keras_vanish.capture.tensorflow.layers import layer_paths
 from keras_vanish.rescue.reinitialize.reinitialize import Reinitialized, reinitialize
-
-RANDOM = np.random.default_rng(0)
-X = RANDOM.standard_normal((32, 10)).astype(np.float32) + 3.0
-PICTURES = RANDOM.random((16, 8, 8, 3)).astype(np.float32)
-SEQUENCES = RANDOM.standard_normal((16, 20, 4)).astype(np.float32)
-
-
-def values(layer: Any) -> list[np.ndarray]:
-    return [v.numpy() for v in layer.variables]
-
-
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(a, b))
-
-
-def before_activation(model: Any, layer: Any, x: Any) -> np.ndarray:
-    """What a layer of a functional model computes before its activation function."""
-    given = keras.Model(model.inputs[0], layer.input)(x)
-    activation, layer.activation = layer.activation, None
-    try:
-        return layer(given).numpy()
-    finally:
-        layer.activation = activation
-
-
-def sequential(shape: tuple[int, ...], *inside: Any) -> Any:
-    keras.utils.set_random_seed(0)
-    return keras.Sequential([layers.Input(shape), *inside, layers.Dense(3, name="head")])
 
 
 @pytest.mark.smoke
@@ -59,48 +31,6 @@ def test_each_unit_of_a_sigmoid_layer_is_centred_and_scaled(fused: bool) -> None
         assert done.touched[number].after == pytest.approx(2.5, rel=1e-3)
     head = model(X).numpy()
     assert np.sqrt(np.mean(np.square(head))) == pytest.approx(0.3, rel=1e-3)
-
-
-@pytest.mark.parametrize(("depth", "spread"), [(2, 0.3), (8, 5.0)])
-def test_outputs_that_the_last_layer_cannot_enlarge_are_large_at_once(
-    depth: int, spread: float
-) -> None:
-    # What passes eight sigmoid layers differs by 1e-5, and so would the kernel's gradient.
-    keras.utils.set_random_seed(0)
-    stack = [layers.Dense(64, "sigmoid", trainable=False) for _ in range(depth)]
-    head = layers.Dense(3, name="head")
-    model = keras.Sequential([layers.Input((10,)), layers.Dense(64), *stack, head])
-    done = reinitialize(model, X)
-    assert len(done.names) == 2
-    outputs = model(X).numpy()
-    assert np.sqrt(np.mean(np.square(outputs))) == pytest.approx(spread, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("layer", "axes"),
-    [
-        (lambda: layers.Conv2D(6, 3, activation="sigmoid"), (0, 1, 2)),
-        (lambda: layers.Conv2DTranspose(6, 3, activation="sigmoid"), (0, 1, 2)),
-        (lambda: layers.SeparableConv2D(6, 3, activation="sigmoid"), (0, 1, 2)),
-        (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, activation="sigmoid"), (0, 1, 2)),
-    ],
-)
-def test_each_channel_of_a_convolution_is_centred_and_scaled(layer: Any, axes: Any) -> None:
-    convolution = layer()
-    model = sequential((8, 8, 3), convolution, layers.GlobalAveragePooling2D())
-    reinitialize(model, PICTURES)
-    z = before_activation(model, convolution, PICTURES)
-    np.testing.assert_allclose(z.mean(axes), 0, atol=1e-3)
-    np.testing.assert_allclose(z.std(axes), 2.5, rtol=1e-3)
-
-
-def test_a_relu_layer_is_scaled_as_a_whole() -> None:
-    model = sequential((10,), layers.Dense(16, "relu", kernel_initializer="zeros", name="zeros"))
-    model.get_layer("zeros").kernel_initializer = initializers.RandomNormal(stddev=1e-3)
-    done = reinitialize(model, X)
-    z = before_activation(model, model.get_layer("zeros"), X)
-    assert np.sqrt(np.mean(z**2)) == pytest.approx(1.0, rel=1e-3)
-    assert done.touched[0].before == 0.0
 
 
 class Backwards(keras.Model):
@@ -137,7 +67,7 @@ def test_what_is_not_to_be_touched_is_not() -> None:
     model = keras.Model(inputs, layers.Dense(2, name="head")(h + zero))
     untouched = ("embedding", "frozen", "norm", "dropout", "guarded", "zero")
     before = {name: values(model.get_layer(name)) for name in untouched}
-    x = RANDOM.integers(0, 9, (16, 6))
+    x = np.random.default_rng(0).integers(0, 9, (16, 6))
     done = reinitialize(model, x, protect=["guarded"])
     assert done.names == ("head",)
     assert not done.whole
@@ -254,48 +184,6 @@ def test_inputs_may_be_a_dictionary() -> None:
         assert layer.after == pytest.approx(0.3 if layer.name == "head" else 1.0, rel=1e-3)
 
 
-@pytest.mark.smoke
-def test_a_plain_recurrent_layer() -> None:
-    model = sequential((20, 4), layers.SimpleRNN(8, recurrent_initializer="zeros", name="rnn"))
-    done = reinitialize(model, SEQUENCES)
-    kernel = model.get_layer("rnn").cell.recurrent_kernel.numpy()
-    np.testing.assert_allclose(kernel.T @ kernel, np.eye(8), atol=1e-5)
-    assert done.names == ("rnn", "head")
-
-
-def test_the_recurrent_kernel_of_relu_hands_on_each_unit_to_the_next() -> None:
-    model = sequential((20, 4), layers.SimpleRNN(8, activation="relu", name="rnn"))
-    reinitialize(model, SEQUENCES)
-    kernel = model.get_layer("rnn").cell.recurrent_kernel.numpy()
-    state = np.arange(8.0)
-    np.testing.assert_array_equal(state @ kernel, np.roll(state, -1))
-
-
-def test_gates_of_an_lstm_last_as_long_as_the_sequence() -> None:
-    model = sequential((20, 4), layers.LSTM(50, name="lstm"))
-    reinitialize(model, SEQUENCES)
-    cell = model.get_layer("lstm").cell
-    given, forget, candidate, output = np.split(cell.bias.numpy(), 4)
-    np.testing.assert_array_equal(given, -forget)
-    assert 0 <= forget.min() < 1.5
-    assert 2.5 < forget.max() <= math.log(19)
-    assert not candidate.any()
-    assert not output.any()
-    for gate in np.split(cell.recurrent_kernel.numpy(), 4, -1):
-        np.testing.assert_allclose(gate.T @ gate, np.eye(50), atol=1e-5)
-
-
-@pytest.mark.parametrize("reset_after", [True, False])
-def test_the_update_gate_of_a_gru_keeps(reset_after: bool) -> None:
-    model = sequential((20, 4), layers.GRU(50, reset_after=reset_after, name="gru"))
-    reinitialize(model, SEQUENCES)
-    bias = model.get_layer("gru").cell.bias.numpy()
-    bias = bias[0] if reset_after else bias
-    assert 0 <= bias[:50].min() < 1.5
-    assert 2.5 < bias[:50].max() <= math.log(19)
-    assert not bias[50:].any()
-
-
 @pytest.mark.parametrize(
     "layer",
     [
@@ -313,13 +201,6 @@ def test_cells_within_other_layers(layer: Any) -> None:
     for cell, old in zip(cells, before):
         assert not np.allclose(cell.recurrent_kernel.numpy(), old)
         assert id(cell.recurrent_kernel) in done.variables
-
-
-def test_a_convolutional_recurrent_layer() -> None:
-    model = sequential((5, 8, 8, 3), layers.ConvLSTM2D(4, 3, name="conv"), layers.Flatten())
-    reinitialize(model, RANDOM.random((4, 5, 8, 8, 3)).astype(np.float32))
-    bias = model.get_layer("conv").cell.bias.numpy()
-    np.testing.assert_array_equal(bias[:4], -bias[4:8])
 
 
 class Own(layers.Layer):
@@ -350,41 +231,6 @@ def test_normalisation_layers_and_embeddings_are_no_kernels_left_alone() -> None
     assert done.whole
 
 
-def test_what_outputs_have_in_common_does_not_become_loud() -> None:
-    common = layers.Dense(8, trainable=False, name="common")
-    model = sequential((10,), layers.Dense(8, name="first"), common, layers.Dense(6, name="dense"))
-    common.set_weights([0.01 * np.eye(8), np.ones(8)])
-    reinitialize(model, X)
-    dense = model.get_layer("dense")
-    z = before_activation(model, dense, X)
-    np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
-    # What the bias cancels: not a hundred times as much as is left.
-    assert np.sqrt(np.mean(dense.bias.numpy() ** 2)) == pytest.approx(1 / 0.3, rel=0.05)
-    assert 0.01 < z.std() < 0.1
-
-
-def test_a_raw_input_may_lie_far_from_zero() -> None:
-    model = sequential((10,), layers.Dense(8, "sigmoid", name="dense"))
-    x = X + 100.0
-    reinitialize(model, x)
-    z = before_activation(model, model.get_layer("dense"), x)
-    np.testing.assert_allclose(z.std(0), 2.5, rtol=1e-2)
-
-
-@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
-def test_gates_hear_an_input_that_is_next_to_nothing(kind: Any) -> None:
-    for size, expected in ((0.01, 0.25), (2.0, None)):
-        model = sequential((20, 4), kind(50, name="cell"))
-        reinitialize(model, size * SEQUENCES)
-        z = size * SEQUENCES @ model.get_layer("cell").cell.kernel.numpy()
-        if expected is None:
-            # Glorot's kernel as it is.
-            bound = math.sqrt(6 / (4 + 50))
-            assert 0.99 * bound < np.abs(model.get_layer("cell").cell.kernel.numpy()).max() <= bound
-        else:
-            assert z.std((0, 1)).mean() == pytest.approx(expected, rel=0.05)
-
-
 def test_a_layer_applied_at_each_time_step_sees_all_of_them() -> None:
     inner = layers.Dense(6, "sigmoid", name="inner")
     model = sequential((20, 4), layers.TimeDistributed(inner), layers.Flatten())
@@ -407,17 +253,6 @@ def test_attention() -> None:
     query, key = attention._query_dense, attention._key_dense
     np.testing.assert_allclose(query.kernel.numpy(), key.kernel.numpy(), rtol=1e-5)
     assert query(SEQUENCES).numpy().std() == pytest.approx(1.0, rel=1e-3)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, math.nan, math.inf])
-def test_a_layer_that_is_given_nothing_to_go_by(value: float) -> None:
-    model = sequential((10,), layers.Dense(400, "sigmoid", name="dense"))
-    reinitialize(model, np.full((8, 10), value, np.float32))
-    for layer in model.layers:
-        assert np.all(np.isfinite(layer.kernel.numpy()))
-        assert not layer.bias.numpy().any()
-        fans = sum(layer.kernel.shape)
-        assert layer.kernel.numpy().std() == pytest.approx(math.sqrt(2 / fans), rel=0.2)
 
 
 def test_mixed_precision() -> None:

@@ -8,7 +8,8 @@ in each, every variant trains for the same number of steps, and its time is divi
 that of plain `fit` in the same round. Everything is included: statistics, host reads,
 diagnosis, event writing, histograms. Tracing is not: it happens in a first `fit`, whose
 extra time, in seconds without and with the probe and with all flags, is a column of its own.
-What is measured is a long run, which traces two functions: see `keras_vanish.monitor.SHORT_RUN`.
+What is measured is a long run, which traces two functions: see `SHORT_RUN` in
+`keras_vanish/capture/tensorflow/installation.py`.
 The column of the flags is with the probe, on a run in which they find nothing to do. Peak memory is
 that of processes of their own.
 """
@@ -33,8 +34,8 @@ import models
 import numpy as np
 import tensorflow as tf
 
-import keras_vanish.monitor
 from keras_vanish import GradientMonitor
+from keras_vanish.capture.tensorflow import installation
 
 
 class SecondPass(keras.callbacks.Callback):
@@ -172,7 +173,7 @@ def main() -> None:
         train_for_peak(*options.peak)
         return
     Variant.clock = options.clock
-    keras_vanish.monitor.SHORT_RUN = 0
+    installation.SHORT_RUN = 0
     print(
         f"{os.cpu_count()} cores, {platform.machine()}; TensorFlow {tf.__version__}, "
         f"Keras {keras.__version__}, Python {platform.python_version()}; median of "

@@ -99,8 +99,8 @@ def read(variables: int, entries: int) -> float:
     @tf.function
     def step(number: tf.Tensor) -> None:
         values = [tf.convert_to_tensor(weight) for weight in weights]
-        recorder.before(number, values, None, values)
-        recorder.after(number, values)
+        half = recorder.before(values, None, values)
+        recorder.after(number, values, half)
 
     return seconds(lambda: step(tf.constant(0, tf.int64)))
 

@@ -24,6 +24,8 @@ class History:
             becomes a warning.
 
     Attributes:
+        log_dir: The directory given above; a run that is made later writes to it.
+        histograms: The choice given above, for runs that are made later.
         diagnoses: Each diagnosis, oldest first.
         interventions: Each intervention, oldest first.
         on_diagnosis: The function given above.
@@ -38,8 +40,8 @@ class History:
         self.diagnoses: list[Diagnosis] = []
         self.interventions: list[Intervention] = []
         self.on_diagnosis = on_diagnosis
-        self._log_dir = log_dir
-        self._histograms = histograms
+        self.log_dir = log_dir
+        self.histograms = histograms
         # The runs by the attribute of their optimizer, with "" for the compiled one.
         self._runs: dict[str, Run] = {}
         self._warned: set[str] = set()
@@ -63,8 +65,8 @@ class History:
             writes: Whether a new run writes event files, if `log_dir` is given.
         """
         if key not in self._runs:
-            log_dir = self._log_dir if writes else None
-            self._runs[key] = Run(log_dir, self._histograms, self.warn)
+            log_dir = self.log_dir if writes else None
+            self._runs[key] = Run(log_dir, self.histograms, self.warn)
         return self._runs[key]
 
     def is_main(self, run: Run) -> bool:
@@ -128,6 +130,6 @@ class History:
 
     def move(self, log_dir: str) -> None:
         """Writes to another directory from now on, if event files are written at all."""
-        self._log_dir = log_dir
+        self.log_dir = log_dir
         for run in self._runs.values():
             run.move(log_dir)

@@ -135,6 +135,8 @@ class GradientMonitor(keras.callbacks.Callback):
         # A compiled model keeps its train function, so the next `fit` can reuse the traced step.
         self._installation: Installation | None = None
         self._installed_on: tuple[int, ...] = ()
+        # The train steps of the last epoch, for data whose length Keras does not know.
+        self._epoch_length: int | None = None
         self._copies = 0
 
     @property
@@ -142,10 +144,18 @@ class GradientMonitor(keras.callbacks.Callback):
         """Each `Diagnosis`, oldest first."""
         return self._history.diagnoses
 
+    @history.setter
+    def history(self, diagnoses: list[Diagnosis]) -> None:
+        self._history.diagnoses = diagnoses
+
     @property
     def interventions(self) -> list[Intervention]:
         """Each `Intervention` of the flags, oldest first."""
         return self._history.interventions
+
+    @interventions.setter
+    def interventions(self, interventions: list[Intervention]) -> None:
+        self._history.interventions = interventions
 
     @property
     def on_diagnosis(self) -> Callable[[Diagnosis], Any] | None:
@@ -191,8 +201,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the monitor into the train step. Keras calls this method."""
-        model, before = self.model, self._session
-        self._session = None
+        model, self._session = self.model, None
         self._backend.release(model)
         refused = self._backend.refusal(model)
         if refused is not None:
@@ -202,47 +211,39 @@ class GradientMonitor(keras.callbacks.Callback):
         optimizers = self._backend.optimizers_of(model)
         installed_on = (id(model), id(model.train_function), *map(id, optimizers.values()))
         if self._installation is None or self._installed_on != installed_on:
-            plan = Plan(self._every, bool(self.probe), self._steps())
+            plan = Plan(self._every, bool(self.probe), _steps(self.params))
             self._installation = installation_for(
                 self._backend, model, optimizers, plan, self._rescue
             )
             self._installed_on = installed_on
         self._session = self._new_session(model, optimizers, self._installation)
-        if before is not None:
-            self._session.epoch_steps = before.epoch_steps
+        self._session.epoch_steps = self._epoch_length
         self._installation.install(self._session)
 
     def _new_session(self, model: Any, optimizers: dict[str, Any], watched: Any) -> Session:
+        self._history.log_dir, self._history.histograms = self.log_dir, self.histograms
         session = Session(
             self._backend, model, optimizers, watched, self._history, self._rescue, self._every
         )
         session.warn_of_limitations(bool(self.probe))
         return session
 
-    def _steps(self) -> int | None:
-        """Returns the number of train steps of the `fit`; None if Keras does not know it."""
-        steps, epochs = self._epoch_steps(), (self.params or {}).get("epochs")
-        return None if steps is None or epochs is None else steps * epochs
-
-    def _epoch_steps(self) -> int | None:
-        steps: int | None = (self.params or {}).get("steps")
-        return steps
-
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts the steps of an epoch from here. Keras calls this method."""
         if self._session is not None:
-            self._session.begin_epoch(self._epoch_steps())
+            self._session.begin_epoch(_epoch_steps(self.params))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Marks the last step of an epoch for reading if due. Keras calls this method."""
         if self._session is not None:
-            self._session.begin_batch(batch, self._epoch_steps())
+            self._session.begin_batch(batch, _epoch_steps(self.params))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the last scores to `logs`; NaN if unknown. Keras calls this method."""
         vanishing = exploding = math.nan
         if self._session is not None:
             self._session.end_epoch()
+            self._epoch_length = self._session.epoch_steps
             vanishing, exploding = self._session.scores()
         if logs is not None:
             logs["vanishing_score"], logs["exploding_score"] = vanishing, exploding
@@ -346,6 +347,18 @@ def _check(probe: object, on_diagnosis: object) -> None:
         )
     if probe not in (True, False, "auto"):
         raise ValueError(f'probe must be "auto", True or False. Received: probe={probe!r}.')
+
+
+def _epoch_steps(params: dict[str, Any] | None) -> int | None:
+    """The number of train steps of an epoch, as far as Keras knows."""
+    steps: int | None = (params or {}).get("steps")
+    return steps
+
+
+def _steps(params: dict[str, Any] | None) -> int | None:
+    """The number of train steps of a `fit`, as far as Keras knows."""
+    steps, epochs = _epoch_steps(params), (params or {}).get("epochs")
+    return None if steps is None or epochs is None else steps * epochs
 
 
 def _every_of_loop(every: int | None) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import errno
 import functools
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -200,6 +202,33 @@ def test_a_long_run_goes_on_with_the_models_own_function(
     fit(model, monitor, batches=12, epochs=2)
     assert layer.calls == traced
     assert steps(monitor) == list(range(0, 24, update_freq))
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda monitor: pickle.loads(pickle.dumps(monitor))]
+)
+def test_a_copy_knows_how_long_an_epoch_is(copied: Callable[[Any], Any]) -> None:
+    monitor = GradientMonitor(None, update_freq="epoch", probe=False)
+    model = compiled()
+    model.fit(unknown_length(), shuffle=False, verbose=0, callbacks=[monitor])
+    # The length of the first epoch is not known: its first step is read.
+    assert steps(monitor) == [0]
+    twin = copied(monitor)
+    model.fit(unknown_length(), shuffle=False, verbose=0, callbacks=[twin])
+    # In the next one the last step is, also of a copy.
+    assert steps(twin) == [0, model.optimizer.iterations.numpy() - 1]
+
+
+def test_what_is_set_before_the_first_fit_counts(tmp_path: Path) -> None:
+    monitor = GradientMonitor(tmp_path / "old", update_freq=1, probe=False)
+    monitor.log_dir, monitor.histograms = str(tmp_path / "new"), False
+    monitor.history, monitor.interventions = [], []
+    fit(compiled(), monitor)
+    assert monitor.history == read(tmp_path / "new")
+    assert not (tmp_path / "old").exists()
+    (path,) = (tmp_path / "new" / "gradients").glob("*tfevents*")
+    assert b"/kernel" not in path.read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import initializers, layers
-from small_models import PICTURES, X, before_activation, sequential
+from models_to_reinitialize import PICTURES, X, before_activation, sequential
 
 from keras_vanish.rescue.reinitialize.kernels import (
     AIMS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from small_models import SEQUENCES, X, sequential
+from models_to_reinitialize import SEQUENCES, X, sequential
 
 from keras_vanish.rescue.reinitialize.layer_roles import eager, follow, function, rms
 

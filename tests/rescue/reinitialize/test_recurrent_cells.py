@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from small_models import RANDOM, SEQUENCES, sequential
+from models_to_reinitialize import RANDOM, SEQUENCES, sequential
 
 from keras_vanish.rescue.reinitialize.recurrent_cells import (
     INPUT_SPREAD,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from small_models import SEQUENCES, X, before_activation, same, sequential, values
+from models_to_reinitialize import SEQUENCES, X, before_activation, same, sequential, values
 
 from keras_vanish.capture.tensorflow.layers import layer_paths
 from keras_vanish.rescue.reinitialize.reinitialize import Reinitialized, reinitialize

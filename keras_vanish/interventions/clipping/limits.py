@@ -27,3 +27,8 @@ class Limits:
     clips_to: float = math.inf
     reach: float = math.inf
     smallest_norm: float | None = None
+
+
+def exp_or_inf(value: float) -> float:
+    """Returns `exp(value)`, or infinity where a float cannot hold it."""
+    return math.exp(value) if value < 709 else math.inf

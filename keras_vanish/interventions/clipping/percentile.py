@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from keras_vanish.interventions.checks import check_number
-from keras_vanish.interventions.clipping.limits import Limits
+from keras_vanish.interventions.clipping.limits import Limits, exp_or_inf
 
 #: The number of bins for each power of two.
 _BINS = 32
@@ -72,10 +72,6 @@ class PercentileClipping:
         for place in sorted(state):
             seen += state[place]
             if seen >= wanted:
-                limit = _exp(place / _BINS * math.log(2))
+                limit = exp_or_inf(place / _BINS * math.log(2))
                 return Limits(limit, limit)
         return Limits()
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 709 else math.inf

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keras_vanish.interventions.checks import check_number, check_whole
-from keras_vanish.interventions.clipping.limits import Limits
+from keras_vanish.interventions.clipping.limits import Limits, exp_or_inf
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ZScoreClipping:
 
     def limits(self, state: NormHistory) -> Limits:
         """Returns the limits that the train step applies until the next call."""
-        fires_above, clips_to = map(_exp, self._logs(state))
+        fires_above, clips_to = map(exp_or_inf, self._logs(state))
         return Limits(fires_above, clips_to, self.reach)
 
     def _logs(self, state: NormHistory) -> tuple[float, float]:
@@ -134,7 +134,3 @@ class ZScoreClipping:
         above = max(self.z * math.sqrt(state.variance), math.log(self.factor))
         fires_above = max(state.mean + above, state.largest + math.log(self.beyond))
         return fires_above, state.mean + above / 4
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 709 else math.inf

@@ -18,6 +18,7 @@ from keras_vanish.interventions import (
     PercentileClipping,
     ZScoreClipping,
 )
+from keras_vanish.interventions.clipping.limits import exp_or_inf
 
 POLICIES = [ZScoreClipping(), ZScoreClipping(z=1.0, factor=1.5), PercentileClipping()]
 BAD = [0.0, math.nan, math.inf]
@@ -71,3 +72,9 @@ def test_bad_norms_do_not_count(policy: Any, norms: list[float], place: int, bad
 def test_nothing_is_clipped_before_anything_is_known(policy: Any) -> None:
     first = policy.limits(policy.begin())
     assert (first.fires_above, first.clips_to) == (math.inf, math.inf)
+
+
+def test_a_limit_that_no_float_holds_is_infinite() -> None:
+    assert exp_or_inf(0.0) == 1.0
+    assert exp_or_inf(708.0) < math.inf
+    assert exp_or_inf(710.0) == exp_or_inf(math.inf) == math.inf
